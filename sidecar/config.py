@@ -1,0 +1,124 @@
+"""The sidecar's configuration: one frozen tree, made once from one mapping, strictly.
+
+`parse(mapping, source)` and `load(path)` refuse unknown fields, duplicate keys, wrong types and impossible values with
+the file, the field and what to write instead. No default is unsafe. Units stand last in the names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sidecar.rules.snapshot import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen or connect: host and port, or a unix socket."""
+
+    host: str = ""
+    """An IP address; empty for a unix socket."""
+    port: int = 0
+    """0 when listening: choose a free one."""
+    path: str = ""
+    """Of a unix socket; empty for TCP."""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """One port of the service: what other workloads ask for, and where the app listens."""
+
+    port: int
+    app: Address
+    """Loopback or a unix socket only, else the app could be reached without its sidecar."""
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundPort:
+    """A local port that stands for one service: `127.0.0.1:9101 -> billing.shop:8080`."""
+
+    listen: Address
+    service: str
+    """"name" (own namespace), "name.namespace" or "name.namespace.svc.cluster.local"."""
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outbound:
+    listen: Address | None = Address("127.0.0.1", 15001)
+    """HTTP_PROXY (absolute-form) and Host header requests. None: off."""
+    ports: tuple[OutboundPort, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    connect_s: float = 1.0
+    handshake_s: float = 10.0
+    request_s: float = 300.0
+    """From the request's head to the response's head. A stream that has begun its answer is bounded by `idle_s`."""
+    idle_s: float = 300.0
+    """Without a byte in either direction on an exchange."""
+    headers_s: float = 10.0
+    """From a connection's or a request's first byte to its complete head."""
+    connection_idle_s: float = 300.0
+    drain_s: float = 30.0
+    app_start_s: float = 60.0
+    """`hauberk run`: how long the app may take until it listens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    connections_max: int = 10_000
+    streams_per_connection_max: int = 100
+    header_list_octets_max: int = 16_384
+    """Names + values + 32 per field (RFC 9113 section 6.5.2)."""
+    header_fields_max: int = 100
+    stream_window_octets: int = 65_535
+    connection_window_octets: int = 1_048_576
+    output_octets_max: int = 262_144
+    """Bytes queued towards one socket before its senders are held back."""
+    app_connections_max: int = 256
+    """HTTP/1.1 connections to the app, each one request at a time."""
+    waiting_exchanges_max: int = 1_024
+    """Exchanges that wait for a connection, per upstream."""
+    subscriptions_max: int = 1_000
+    """Services this sidecar may ask the control plane about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracing:
+    sample_ratio: float = 0.01
+    """Of requests that carry no sampling decision of their own; OTEL_TRACES_SAMPLER_ARG overrides it."""
+    otlp_endpoint: str = ""
+    """Empty: spans are not exported unless OTEL_EXPORTER_OTLP_(TRACES_)ENDPOINT is set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    service: str
+    namespace: str = "default"
+    trust_domain: str = "mesh.local"
+    control_plane: Address = Address("127.0.0.1", 15012)
+    join_token_file: str = ""
+    """Path, or "-" for standard input. Never the token itself."""
+    mesh_listen: Address = Address("0.0.0.0", 15008)
+    advertise: Address | None = None
+    """What other sidecars are told; None: `mesh_listen`'s address as bound."""
+    inbound: tuple[Inbound, ...] = ()
+    outbound: Outbound = field(default_factory=Outbound)
+    admin: Address = Address("127.0.0.1", 15000)
+    health: Address | None = Address("0.0.0.0", 15020)
+    """/ready, /live and /metrics for whoever watches from outside; None: off."""
+    http2_engine: str = "reference"
+    access_log: str = "all"
+    """all | denied | off; JSON lines on standard error."""
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: Limits = field(default_factory=Limits)
+    tracing: Tracing = field(default_factory=Tracing)
+    source: str = "<defaults>"
+    """Where it was read from, for messages."""
