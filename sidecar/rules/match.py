@@ -1,0 +1,88 @@
+"""Istio's string matching, for every field of every policy alike.
+
+A policy value is one of four things (https://istio.io/latest/docs/reference/config/security/authorization-policy/):
+
+    abc     exact      the value is `abc`
+    abc*    prefix     the value starts with `abc` (and may be `abc` itself)
+    *abc    suffix     the value ends with `abc` (and may be `abc` itself)
+    *       presence   the value is not empty
+
+There are no regular expressions here, so nothing backtracks (security.md H10) and a `.` in an identity is a `.` (C21).
+An empty value, which is how a missing attribute is written, is matched by none of the four (C24).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+
+Matcher = Callable[[str], bool]
+
+PRESENCE = "*"
+
+
+class Shape(Enum):
+    """Which of the four a policy value is."""
+
+    EXACT = "exact"
+    PREFIX = "prefix"
+    SUFFIX = "suffix"
+    PRESENCE = "presence"
+
+
+def shape_of(value: str) -> tuple[Shape, str]:
+    """The value's shape and its text without the `*`. Raises ValueError for "" and for a `*` anywhere else."""
+    if value == PRESENCE:
+        return Shape.PRESENCE, ""
+    if value.startswith("*"):
+        shape, text = Shape.SUFFIX, value[1:]
+    elif value.endswith("*"):
+        shape, text = Shape.PREFIX, value[:-1]
+    else:
+        shape, text = Shape.EXACT, value
+    if not text or "*" in text:
+        raise ValueError("a value is exact, `prefix*`, `*suffix` or `*`; `*` may stand at one end only")
+    return shape, text
+
+
+def compile_matcher(values: Iterable[str]) -> Matcher:
+    """One predicate for all `values`, ORed; no values match nothing. Raises ValueError as `shape_of` does.
+
+    The returned callable is C code in the two commonest cases, because it runs on every request."""
+    texts: dict[Shape, list[str]] = {shape: [] for shape in Shape}
+    for value in values:
+        shape, text = shape_of(value)
+        texts[shape].append(text)
+    if texts[Shape.PRESENCE]:
+        return bool  # everything the other three match is not empty either
+    exact = frozenset(texts[Shape.EXACT])
+    prefixes, suffixes = tuple(texts[Shape.PREFIX]), tuple(texts[Shape.SUFFIX])
+    if not prefixes and not suffixes:
+        return exact.__contains__
+
+    def matches(value: str) -> bool:
+        return value in exact or value.startswith(prefixes) or value.endswith(suffixes)
+
+    return matches
+
+
+def host_of(authority: str) -> str:
+    """The host of a Host header or `:authority` as policies compare it: lower case, without port and trailing dot.
+
+    Never raises: what is malformed was refused before, and if not it stays as it is, lower-cased (C15-C17)."""
+    host = authority.lower()
+    if host.startswith("["):  # [v6]:port
+        closing = host.find("]")
+        return host if closing < 0 else host[: closing + 1]
+    name, colon, port = host.rpartition(":")
+    if colon and ":" not in name and (port == "" or port.isdigit()):
+        host = name
+    return host.removesuffix(".")
+
+
+def without_query(path: str) -> str:
+    """The path alone: what follows the first `?` or `#` takes no part in any decision (C09, C10)."""
+    for mark in "?#":
+        if mark in path:
+            path = path[: path.index(mark)]
+    return path
