@@ -1,0 +1,6 @@
+"""What must survive a restart.
+
+- `base`    the `Store` interface every back end keeps; `tests/contract/` holds the suite that says what it means
+- `sqlite`  the embedded one: nothing to install, one file
+- `migrations/`  its schema, one SQL file a step, applied in order
+"""

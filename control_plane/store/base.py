@@ -1,0 +1,130 @@
+"""The `Store` interface: everything the control plane must remember.
+
+Methods are synchronous and short: a laptop's store is a file beside the process, and every statement is an indexed
+look-up or a single-row write. Callers run in one event loop and never await between reading and writing, so a
+`transaction()` cannot be interleaved. The rules each back end keeps, and the contract suite checks:
+
+1. What a method returned is durable; a transaction is all or nothing.
+2. Every change of a resource or an endpoint makes `revision` larger, in the same transaction; a call that changes
+   nothing leaves it alone.
+3. A join token is spent by exactly one caller, whatever runs beside it (security.md G11).
+4. A serial number is recorded once (security.md J10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from certs.spiffe_id import SpiffeId
+from control_plane.model import (
+    Change,
+    EndpointRecord,
+    IssuedRecord,
+    JoinTokenRecord,
+    ResourceKey,
+    ResourceRecord,
+    Workload,
+    WorkloadSpec,
+)
+
+
+def what_changes(held: ResourceRecord | None, record: ResourceRecord) -> str:
+    """What applying `record` over `held` does: created | updated | unchanged."""
+    if held is None:
+        return "created"
+    return "unchanged" if (held.yaml, held.source) == (record.yaml, record.source) else "updated"
+
+
+class Store(Protocol):
+    """See the module's docstring for the rules."""
+
+    @property
+    def epoch(self) -> int:
+        """63 random bits, drawn when the store was made; drawn again by `new_epoch`."""
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change, within an epoch."""
+
+    def new_epoch(self) -> int:
+        """After a restore: sidecars know revisions this store has not reached yet (security.md J07)."""
+
+    def next_revision(self) -> int:
+        """Makes the revision larger by one without a change, and returns it."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing; may be nested, the outermost decides."""
+
+    def close(self) -> None:
+        """Idempotent."""
+
+    # facts about this mesh, written once
+
+    def fact(self, name: str) -> str | None:
+        """A fact recorded before, or None."""
+
+    def record_fact(self, name: str, value: str) -> None:
+        """Raises StoreError if the fact is already recorded with another value."""
+
+    # join tokens
+
+    def put_token(self, token: JoinTokenRecord) -> None: ...
+
+    def token(self, token_id: str) -> JoinTokenRecord | None: ...
+
+    def consume_token(self, token_id: str, secret_sha256: bytes, now: float) -> JoinTokenRecord | None:
+        """The token, now spent, if it exists, the hash matches, it has not expired and nobody spent it before."""
+
+    # workloads and their certificates
+
+    def ensure_workload(self, spec: WorkloadSpec, now: float) -> Workload:
+        """The live workload of that description, made if need be. A removed one is not revived: a new one is made."""
+
+    def workload(self, workload_id: int) -> Workload | None:
+        """None also for a removed one."""
+
+    def workloads(self) -> Sequence[Workload]:
+        """All that joined and were not removed, oldest first."""
+
+    def workload_of_certificate(self, spiffe_id: SpiffeId, serial: int) -> Workload | None:
+        """Whom we issued that certificate for. None: not ours, or its workload was removed.
+
+        A serial number we do not know (this store is older than the certificate: a restore) counts as its SPIFFE ID's
+        workload if exactly one workload has that ID."""
+
+    def remove_workload(self, workload_id: int, now: float) -> bool:
+        """Its certificates can no longer be renewed (security.md G22). False: there was none."""
+
+    def record_issued(self, record: IssuedRecord) -> None:
+        """Raises StoreError if the serial number was recorded before."""
+
+    def forget_expired(self, before: float) -> int:
+        """Drops tokens and certificates that expired before `before`; how many."""
+
+    # resources
+
+    def apply_resources(self, records: Sequence[ResourceRecord]) -> Sequence[Change]:
+        """Stores all, as one revision. `record.version` is ignored and set. A record whose text and source are
+        stored already is unchanged."""
+
+    def resource(self, key: ResourceKey) -> ResourceRecord | None: ...
+
+    def resources(self, kind: str = "", namespace: str = "") -> Sequence[ResourceRecord]:
+        """Ordered by kind, namespace, name. Empty: all."""
+
+    def delete_resource(self, key: ResourceKey) -> bool:
+        """False: there was none."""
+
+    # endpoints
+
+    def put_endpoint(self, endpoint: EndpointRecord) -> bool:
+        """Replaces what that instance advertised before, and what another instance of the same workload advertised
+        at the same address (it restarted). False: nothing changed."""
+
+    def delete_endpoint(self, workload_id: int, instance: str) -> bool:
+        """False: there was none."""
+
+    def endpoints(self) -> Sequence[EndpointRecord]:
+        """Of workloads that were not removed, ordered by workload and instance."""

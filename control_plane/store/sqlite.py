@@ -1,0 +1,313 @@
+# ruff: noqa: S608  # SQL is put together from constants of this package only; values are always bound
+"""The embedded store: one SQLite file, nothing to install.
+
+How it keeps the rules of `base`:
+
+- One connection, in autocommit mode, used from one thread. `transaction()` is BEGIN IMMEDIATE ... COMMIT; inside it,
+  inner calls join the outer one. WAL with synchronous=FULL: what was committed survives a power cut.
+- Statements are short (indexed look-ups and single rows, tens of microseconds, one fsync a commit), so they run right
+  in the event loop: a thread would add more delay than it takes away, and would let other tasks in between.
+- The file is ours alone: an flock on `<file>.lock`, held as long as the store is open, turns a second control plane
+  away (security.md J08). The kernel drops it when we die, so it can never be left behind.
+- Before anything is read, PRAGMA integrity_check must say "ok" (J04). Nothing is repaired: a damaged store is restored
+  by a person, who is told how.
+- Schema: `migrations/NNNN_*.sql`, each applied in one transaction with PRAGMA user_version = NNNN. A file from a newer
+  release is refused, not guessed at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from certs.spiffe_id import SpiffeId
+from control_plane.errors import StoreError
+from control_plane.model import (
+    Change,
+    EndpointRecord,
+    IssuedRecord,
+    JoinTokenRecord,
+    ResourceKey,
+    ResourceRecord,
+    Workload,
+    WorkloadSpec,
+)
+from control_plane.store import rows, sqlite_file
+from control_plane.store.base import what_changes
+from control_plane.store.rows import ENDPOINT_COLUMNS, RESOURCE_COLUMNS, SPEC_COLUMNS, TOKEN_COLUMNS, WORKLOAD_COLUMNS
+
+
+class SqliteStore:
+    """`control_plane.store.base.Store` on one SQLite file."""
+
+    def __init__(self, connection: sqlite3.Connection, lock_fd: int, path: Path) -> None:
+        self._connection = connection
+        self._lock_fd = lock_fd
+        self._path = path
+        self._depth = 0
+
+    def __repr__(self) -> str:
+        return f"<SqliteStore {self._path.name} epoch={self.epoch} revision={self.revision}>"
+
+    @classmethod
+    def open(cls, path: Path, *, token_bytes: Callable[[int], bytes] = os.urandom) -> SqliteStore:
+        """Opens the file or makes it (mode 0600). `token_bytes(n)` gives n random bytes.
+
+        Raises StoreLocked, StoreDamaged, StoreError."""
+        lock_fd = sqlite_file.lock(path)
+        connection: sqlite3.Connection | None = None
+        try:
+            sqlite_file.check_file(path)
+            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            sqlite_file.configure(connection, path)
+            store = cls(connection, lock_fd, path)
+            store._migrate(token_bytes)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            os.close(lock_fd)
+            if isinstance(error, sqlite3.DatabaseError):
+                raise sqlite_file.damaged(path, str(error)) from error
+            raise
+        return store
+
+    def close(self) -> None:
+        if self._lock_fd < 0:
+            return
+        self._connection.close()
+        os.close(self._lock_fd)
+        self._lock_fd = -1
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        if self._depth:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+            return
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._depth = 1
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        else:
+            self._connection.execute("COMMIT")
+        finally:
+            self._depth = 0
+
+    def _migrate(self, token_bytes: Callable[[int], bytes]) -> None:
+        """Applies what this file lacks, one transaction a step."""
+        (held,) = self._one("PRAGMA user_version")
+        steps = sqlite_file.migrations()
+        if held > len(steps):
+            raise StoreError(
+                f"{self._path}: was written by a newer hauberk (schema {held}, this one knows {len(steps)});"
+                " start that version, or restore a backup made by this one"
+            )
+        for number, script in enumerate(steps[held:], start=held + 1):
+            with self.transaction():
+                for statement in sqlite_file.statements(script):
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version = {number:d}")
+                if number == 1:
+                    epoch = int.from_bytes(token_bytes(8), "big") >> 1 or 1
+                    self._connection.execute("INSERT INTO clock VALUES (1, ?, 1)", (epoch,))
+
+    def _one(self, sql: str, *values: object) -> tuple[int, ...]:
+        row: tuple[int, ...] = self._connection.execute(sql, values).fetchone()
+        return row
+
+    # --- the clock ---------------------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        return self._one("SELECT epoch FROM clock")[0]
+
+    @property
+    def revision(self) -> int:
+        return self._one("SELECT revision FROM clock")[0]
+
+    def new_epoch(self) -> int:
+        epoch = int.from_bytes(os.urandom(8), "big") >> 1 or 1
+        with self.transaction():
+            self._connection.execute("UPDATE clock SET epoch = ?, revision = revision + 1", (epoch,))
+        return epoch
+
+    def next_revision(self) -> int:
+        with self.transaction():
+            return self._one("UPDATE clock SET revision = revision + 1 RETURNING revision")[0]
+
+    # --- facts -------------------------------------------------------------------------------------------------------
+
+    def fact(self, name: str) -> str | None:
+        row = self._connection.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def record_fact(self, name: str, value: str) -> None:
+        with self.transaction():
+            held = self.fact(name)
+            if held is None:
+                self._connection.execute("INSERT INTO fact VALUES (?, ?)", (name, value))
+            elif held != value:
+                raise StoreError(f"{self._path}: belongs to a mesh whose {name} is {held}, not {value}")
+
+    # --- join tokens -------------------------------------------------------------------------------------------------
+
+    def put_token(self, token: JoinTokenRecord) -> None:
+        with self.transaction():
+            self._connection.execute(
+                f"INSERT INTO join_token ({TOKEN_COLUMNS}) VALUES ({rows.marks(TOKEN_COLUMNS)})", rows.token_row(token)
+            )
+
+    def token(self, token_id: str) -> JoinTokenRecord | None:
+        sql = f"SELECT {TOKEN_COLUMNS} FROM join_token WHERE token_id = ?"
+        row = self._connection.execute(sql, (token_id,)).fetchone()
+        return None if row is None else rows.token_from(row)
+
+    def consume_token(self, token_id: str, secret_sha256: bytes, now: float) -> JoinTokenRecord | None:
+        # One statement looks and spends, so that of many callers one wins (G11). The hash is of 128 random bits:
+        # how long its comparison takes tells nothing that helps to guess the secret.
+        sql = (
+            "UPDATE join_token SET consumed_at = ? WHERE token_id = ? AND secret_sha256 = ?"
+            f" AND consumed_at IS NULL AND expires_at > ? RETURNING {TOKEN_COLUMNS}"
+        )
+        with self.transaction():
+            row = self._connection.execute(sql, (now, token_id, secret_sha256, now)).fetchone()
+        return None if row is None else rows.token_from(row)
+
+    # --- workloads and certificates ----------------------------------------------------------------------------------
+
+    def ensure_workload(self, spec: WorkloadSpec, now: float) -> Workload:
+        look = (
+            f"SELECT {WORKLOAD_COLUMNS} FROM workload"
+            " WHERE spiffe_id = ? AND service = ? AND labels = ? AND removed_at IS NULL"
+        )
+        key = (str(spec.spiffe_id), spec.service, rows.labels_text(spec.labels))
+        with self.transaction():
+            row = self._connection.execute(look, key).fetchone()
+            if row is None:
+                insert = f"INSERT INTO workload ({SPEC_COLUMNS}, joined_at) VALUES ({rows.marks(SPEC_COLUMNS)}, ?)"
+                self._connection.execute(insert, (*rows.spec_row(spec), now))
+                self._bump()  # a service that was unknown is known now
+                row = self._connection.execute(look, key).fetchone()
+        return rows.workload_from(row)
+
+    def workload(self, workload_id: int) -> Workload | None:
+        sql = f"SELECT {WORKLOAD_COLUMNS} FROM workload WHERE workload_id = ? AND removed_at IS NULL"
+        row = self._connection.execute(sql, (workload_id,)).fetchone()
+        return None if row is None else rows.workload_from(row)
+
+    def workloads(self) -> Sequence[Workload]:
+        sql = f"SELECT {WORKLOAD_COLUMNS} FROM workload WHERE removed_at IS NULL ORDER BY workload_id"
+        return [rows.workload_from(row) for row in self._connection.execute(sql)]
+
+    def workload_of_certificate(self, spiffe_id: SpiffeId, serial: int) -> Workload | None:
+        sql = "SELECT spiffe_id, workload_id FROM issued WHERE serial = ?"
+        row = self._connection.execute(sql, (f"{serial:x}",)).fetchone()
+        if row is not None:
+            return self.workload(row[1]) if row[0] == str(spiffe_id) and row[1] is not None else None
+        matches = [one for one in self.workloads() if one.spiffe_id == spiffe_id]
+        return matches[0] if len(matches) == 1 else None
+
+    def remove_workload(self, workload_id: int, now: float) -> bool:
+        with self.transaction():
+            sql = "UPDATE workload SET removed_at = ? WHERE workload_id = ? AND removed_at IS NULL"
+            changed = self._connection.execute(sql, (now, workload_id)).rowcount == 1
+            if changed:
+                self._connection.execute("DELETE FROM endpoint WHERE workload_id = ?", (workload_id,))
+                self._bump()
+        return changed
+
+    def record_issued(self, record: IssuedRecord) -> None:
+        values = (
+            f"{record.serial:x}",
+            str(record.spiffe_id),
+            record.workload_id,
+            record.not_before,
+            record.not_after,
+            record.issued_at,
+        )
+        try:
+            with self.transaction():
+                self._connection.execute("INSERT INTO issued VALUES (?, ?, ?, ?, ?, ?)", values)
+        except sqlite3.IntegrityError as error:
+            raise StoreError("a serial number was issued twice; nothing was handed out") from error
+
+    def forget_expired(self, before: float) -> int:
+        with self.transaction():
+            tokens = self._connection.execute("DELETE FROM join_token WHERE expires_at < ?", (before,)).rowcount
+            issued = self._connection.execute("DELETE FROM issued WHERE not_after < ?", (before,)).rowcount
+        return tokens + issued
+
+    # --- resources ---------------------------------------------------------------------------------------------------
+
+    def apply_resources(self, records: Sequence[ResourceRecord]) -> Sequence[Change]:
+        changes: list[Change] = []
+        upsert = f"INSERT OR REPLACE INTO resource ({RESOURCE_COLUMNS}) VALUES ({rows.marks(RESOURCE_COLUMNS)})"
+        with self.transaction():
+            version = self.revision + 1
+            for record in records:
+                what = what_changes(self.resource(record.key), record)
+                changes.append(Change(key=record.key, what=what))
+                if what != "unchanged":
+                    self._connection.execute(upsert, rows.resource_row(record, version))
+            if any(change.what != "unchanged" for change in changes):
+                self._bump()
+        return changes
+
+    def resource(self, key: ResourceKey) -> ResourceRecord | None:
+        sql = f"SELECT {RESOURCE_COLUMNS} FROM resource WHERE kind = ? AND namespace = ? AND name = ?"
+        row = self._connection.execute(sql, (key.kind, key.namespace, key.name)).fetchone()
+        return None if row is None else rows.resource_from(row)
+
+    def resources(self, kind: str = "", namespace: str = "") -> Sequence[ResourceRecord]:
+        sql = (
+            f"SELECT {RESOURCE_COLUMNS} FROM resource WHERE (?1 = '' OR kind = ?1) AND (?2 = '' OR namespace = ?2)"
+            " ORDER BY kind, namespace, name"
+        )
+        return [rows.resource_from(row) for row in self._connection.execute(sql, (kind, namespace))]
+
+    def delete_resource(self, key: ResourceKey) -> bool:
+        sql = "DELETE FROM resource WHERE kind = ? AND namespace = ? AND name = ?"
+        with self.transaction():
+            changed = self._connection.execute(sql, (key.kind, key.namespace, key.name)).rowcount == 1
+            if changed:
+                self._bump()
+        return changed
+
+    # --- endpoints ---------------------------------------------------------------------------------------------------
+
+    def put_endpoint(self, endpoint: EndpointRecord) -> bool:
+        row = rows.endpoint_row(endpoint)
+        with self.transaction():
+            look = f"SELECT {ENDPOINT_COLUMNS} FROM endpoint WHERE workload_id = ? AND instance = ?"
+            if self._connection.execute(look, row[:2]).fetchone() == row:
+                return False
+            # Same workload, same address, another instance: that process is gone, this is its successor.
+            gone = "DELETE FROM endpoint WHERE workload_id = ? AND address = ? AND instance <> ?"
+            self._connection.execute(gone, (row[0], row[2], row[1]))
+            self._connection.execute("INSERT OR REPLACE INTO endpoint VALUES (?, ?, ?, ?)", row)
+            self._bump()
+        return True
+
+    def delete_endpoint(self, workload_id: int, instance: str) -> bool:
+        sql = "DELETE FROM endpoint WHERE workload_id = ? AND instance = ?"
+        with self.transaction():
+            changed = self._connection.execute(sql, (workload_id, instance)).rowcount == 1
+            if changed:
+                self._bump()
+        return changed
+
+    def endpoints(self) -> Sequence[EndpointRecord]:
+        sql = f"SELECT {ENDPOINT_COLUMNS} FROM endpoint ORDER BY workload_id, instance"
+        return [rows.endpoint_from(row) for row in self._connection.execute(sql)]
+
+    def _bump(self) -> None:
+        self._connection.execute("UPDATE clock SET revision = revision + 1")
