@@ -1,0 +1,502 @@
+"""HTTP/2 on the `h2` package: the strict and simple engine, and the oracle for a faster one.
+
+Theory of operation
+-------------------
+`h2` does frames, HPACK, stream states and window arithmetic. Three things it cannot do, so a *gate* stands in front of
+it: received bytes are cut into whole frames here and handed over one at a time.
+
+1. Draining. `h2` closes its state machine on any GOAWAY, sent or received, and streams in flight then fail. The gate
+   keeps received GOAWAY frames to itself and writes its own, so that streams at or below the last id finish (RFC 9113
+   section 6.8). Our own goodbye is the graceful one: GOAWAY 2^31-1 and a PING; when the PING comes back, every stream
+   the peer had opened before it read our GOAWAY is here, and GOAWAY with the true last id follows.
+2. Limits. A frame larger than we allow ends the connection before its body is buffered; too many CONTINUATION frames
+   or SETTINGS entries likewise. One stream too many is refused alone (`h2` would end the connection).
+3. Events before a fault. `h2` loses the events of earlier frames in a read when a later frame is wrong; frame by frame
+   nothing is lost.
+
+`h2` judges no header here (all its validation is off): a head is judged in one place, `sidecar.http.headers`, where a
+bad one costs its own stream only. For the same reason its content-length check, which ends the connection, is replaced by
+`headers.BodyLength` in the exchange.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import cast
+
+from h2.config import H2Configuration
+from h2.connection import AllowedStreamIDs, H2Connection
+from h2.events import (
+    DataReceived,
+    Event,
+    InformationalResponseReceived,
+    PingAckReceived,
+    RemoteSettingsChanged,
+    RequestReceived,
+    ResponseReceived,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.exceptions import H2Error, ProtocolError
+from h2.settings import SettingCodes, Settings
+from h2.stream import H2Stream
+from hpack.struct import Header, HeaderTuple, NeverIndexedHeaderTuple
+
+from sidecar.config import Limits
+from sidecar.http.headers import check_outgoing
+from sidecar.http.session import ErrorCode, Fields, ServerHandler, StreamSink
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAME_HEAD_OCTETS = 9
+FRAME_OCTETS_MAX = 16_384
+CONTINUATION_FRAMES_MAX = 8
+SETTINGS_ENTRIES_MAX = 32
+HPACK_TABLE_OCTETS_MAX = 4_096
+STREAM_ID_MAX = 2**31 - 1
+DRAIN_PING = b"hbkdrain"
+SENSITIVE = frozenset({b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"})
+
+FRAME_SETTINGS, FRAME_GOAWAY, FRAME_CONTINUATION = 0x4, 0x7, 0x9
+_frame_head = struct.Struct(">HBBBL")  # length (16 + 8 bits), type, flags, stream id
+
+
+class _Stream(H2Stream):
+    def _initialize_content_length(self, headers: object) -> None:
+        """Left to `headers.BodyLength`: a wrong length is the fault of one stream, not of the connection."""
+
+
+class _Connection(H2Connection):
+    def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
+        stream = super()._begin_new_stream(stream_id, allowed_ids)
+        stream.__class__ = _Stream
+        return stream
+
+
+class _Open:
+    """What the engine remembers of a stream that has not ended in both directions."""
+
+    __slots__ = ("received_end", "sent_end", "sink")
+
+    def __init__(self, sink: StreamSink) -> None:
+        self.sink = sink
+        self.received_end = False
+        self.sent_end = False
+
+
+class ReferenceSession:
+    """`sidecar.http.session.Session` on `h2`. A server session has a `handler`, a client session has none."""
+
+    def __init__(self, handler: ServerHandler | None, limits: Limits) -> None:
+        self.closed = False
+        self.wants_read = True
+        self.resume_reading: Callable[[], None] = lambda: None
+        self.settings_received = False
+        """The peer has spoken: for a client over TLS 1.3, the first proof that its certificate was accepted."""
+        self.peer_error = ErrorCode.NO_ERROR
+        """Code of the GOAWAY received, or of the fault we found."""
+        self._handler = handler
+        self._limits = limits
+        self._streams: dict[int, _Open] = {}
+        self._blocked: dict[int, None] = {}
+        self._in = bytearray()
+        self._out = bytearray()
+        self._preface_left = PREFACE if handler else b""
+        self._continuations = 0
+        self._queued = 0
+        self._unsent = 0
+        self._draining = False
+        self._last_accepted = STREAM_ID_MAX
+        self._conn = self._connection(limits)
+
+    def _connection(self, limits: Limits) -> H2Connection:
+        conn = _Connection(
+            H2Configuration(
+                client_side=self._handler is None,
+                header_encoding=None,
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        conn.local_settings = Settings(
+            client=self._handler is None,
+            initial_values={
+                SettingCodes.ENABLE_PUSH: 0,
+                SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window_octets,
+                SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_list_octets_max,
+                SettingCodes.HEADER_TABLE_SIZE: HPACK_TABLE_OCTETS_MAX,
+            },
+        )
+        # Beyond four times the limit the block is not even decoded; up to there one stream is answered 431 (row A26).
+        conn.decoder.max_header_list_size = 4 * limits.header_list_octets_max
+        conn.initiate_connection()
+        self._out += conn.data_to_send()
+        # h2 would end the connection over one stream too many, so it is not told of the limit; the peer is.
+        streams = struct.pack(">HL", SettingCodes.MAX_CONCURRENT_STREAMS, limits.streams_per_connection_max)
+        self._out += _frame(FRAME_SETTINGS, 0, streams)
+        if limits.connection_window_octets > 65_535:
+            conn.increment_flow_control_window(limits.connection_window_octets - 65_535)
+        return conn
+
+    def __repr__(self) -> str:
+        role = "server" if self._handler else "client"
+        state = "closed" if self.closed else "draining" if self._draining else "open"
+        return f"<http2 reference {role}, {state}, {len(self._streams)} streams>"
+
+    # Receiving: bytes -> frames -> h2 -> sinks
+
+    def receive(self, data: bytes) -> None:
+        if self.closed:
+            return None
+        self._in += data
+        if self._preface_left and not self._strip_preface():
+            return None
+        while len(self._in) >= FRAME_HEAD_OCTETS and not self.closed:
+            high, low, kind, flags, stream = _frame_head.unpack_from(self._in)
+            length = high << 8 | low
+            if length > FRAME_OCTETS_MAX:
+                return self._fail(ErrorCode.FRAME_SIZE_ERROR)
+            if len(self._in) < FRAME_HEAD_OCTETS + length:
+                return None
+            frame = bytes(self._in[: FRAME_HEAD_OCTETS + length])
+            del self._in[: FRAME_HEAD_OCTETS + length]
+            self._frame(kind, flags, stream & STREAM_ID_MAX, frame)
+        return None
+
+    def _strip_preface(self) -> bool:
+        n = min(len(self._in), len(self._preface_left))
+        if self._in[:n] != self._preface_left[:n]:
+            self._fail(ErrorCode.PROTOCOL_ERROR)
+            return False
+        self._feed(bytes(self._in[:n]))
+        self._preface_left = self._preface_left[n:]
+        del self._in[:n]
+        return not self._preface_left
+
+    def _frame(self, kind: int, flags: int, stream: int, frame: bytes) -> None:
+        """The gate: what `h2` must not see, or not see too much of."""
+        if kind == FRAME_CONTINUATION:
+            self._continuations += 1
+            if self._continuations > CONTINUATION_FRAMES_MAX:
+                return self._fail(ErrorCode.ENHANCE_YOUR_CALM)
+        else:
+            self._continuations = 0
+        if kind == FRAME_GOAWAY and stream == 0 and len(frame) >= FRAME_HEAD_OCTETS + 8:
+            return self._goaway_received(frame)
+        if kind == FRAME_SETTINGS:
+            if (len(frame) - FRAME_HEAD_OCTETS) // 6 > SETTINGS_ENTRIES_MAX:
+                return self._fail(ErrorCode.ENHANCE_YOUR_CALM)
+            self.settings_received = True
+        return self._feed(frame)
+
+    def _feed(self, frame: bytes) -> None:
+        try:
+            events = self._conn.receive_data(frame)
+        except ProtocolError as e:
+            self._fail(int(e.error_code), told=True)
+            return
+        for event in events:
+            if self.closed:
+                return
+            self._event(event)
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, DataReceived):
+            self._data_received(event)
+        elif isinstance(event, WindowUpdated):
+            self._wake()
+        elif isinstance(event, RequestReceived):
+            self._request_received(event)
+        elif isinstance(event, (ResponseReceived, TrailersReceived, InformationalResponseReceived)):
+            self._head_received(event)
+        elif isinstance(event, StreamReset):
+            self._reset_received(event)
+        elif isinstance(event, RemoteSettingsChanged):
+            # The peer may not grow our encoder's table (row A25).
+            table = min(self._conn.encoder.header_table_size, HPACK_TABLE_OCTETS_MAX)
+            self._conn.encoder.header_table_size = table
+            self._wake()
+        elif isinstance(event, PingAckReceived) and event.ping_data == DRAIN_PING:
+            self._drain_confirmed()
+
+    def _request_received(self, event: RequestReceived) -> None:
+        assert self._handler is not None
+        stream = event.stream_id
+        if len(self._streams) >= self._limits.streams_per_connection_max or stream > self._last_accepted:
+            self._conn.reset_stream(stream, ErrorCode.REFUSED_STREAM)
+            return
+        end = event.stream_ended is not None
+        state = _Open(_NO_SINK)
+        state.received_end = end
+        self._streams[stream] = state
+        sink = self._handler.request(self, stream, _fields(event.headers), end)
+        state.sink = sink
+        self._forget_if_over(stream, state)
+
+    def _head_received(self, event: ResponseReceived | TrailersReceived | InformationalResponseReceived) -> None:
+        stream = event.stream_id
+        state = self._streams.get(stream)
+        if state is None:
+            return
+        fields = _fields(event.headers)
+        if isinstance(event, InformationalResponseReceived):
+            state.sink.informational(fields)
+            return
+        if isinstance(event, TrailersReceived):
+            self._received_end(stream, state)
+            state.sink.trailers(fields)
+            return
+        end = event.stream_ended is not None
+        if end:
+            self._received_end(stream, state)
+        state.sink.head(fields, end)
+
+    def _data_received(self, event: DataReceived) -> None:
+        stream = event.stream_id
+        flow = event.flow_controlled_length
+        state = self._streams.get(stream)
+        if state is None:
+            self.consumed(stream, flow)
+            return
+        end = event.stream_ended is not None
+        if end:
+            self._received_end(stream, state)
+        state.sink.data(event.data, flow, end)
+
+    def _reset_received(self, event: StreamReset) -> None:
+        stream = event.stream_id
+        state = self._streams.pop(stream, None)
+        if state is None:
+            return
+        self._blocked.pop(stream, None)
+        code = int(event.error_code or 0)
+        unprocessed = event.remote_reset and code == ErrorCode.REFUSED_STREAM
+        state.sink.reset(code, unprocessed)
+        self._close_if_drained()
+
+    def _goaway_received(self, frame: bytes) -> None:
+        last, code = struct.unpack_from(">LL", frame, FRAME_HEAD_OCTETS)
+        last &= STREAM_ID_MAX
+        self.peer_error = code
+        if self._handler is not None:
+            return  # a client that leaves finishes what it began and then closes
+        self._draining = True
+        for stream in [s for s in self._streams if s > last]:
+            state = self._streams.pop(stream)
+            self._blocked.pop(stream, None)
+            self._try(lambda stream=stream: self._conn.reset_stream(stream, ErrorCode.CANCEL))  # type: ignore[misc]
+            state.sink.reset(ErrorCode.REFUSED_STREAM, True)
+        self._close_if_drained()
+
+    def _received_end(self, stream: int, state: _Open) -> None:
+        state.received_end = True
+        self._forget_if_over(stream, state)
+
+    def _forget_if_over(self, stream: int, state: _Open) -> None:
+        if state.received_end and state.sent_end and self._streams.get(stream) is state:
+            del self._streams[stream]
+            self._close_if_drained()
+
+    def eof(self) -> None:
+        self._end_all(ErrorCode.CANCEL)
+
+    def _fail(self, code: int, *, told: bool = False) -> None:
+        """A fault of the connection: say goodbye (unless `h2` already did) and end every stream."""
+        self.peer_error = code
+        self._out += self._conn.data_to_send()
+        if not told:
+            self._out += _goaway(self._conn.highest_inbound_stream_id, code)
+        self._end_all(code)
+
+    def _end_all(self, code: int) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        streams, self._streams = self._streams, {}
+        self._blocked.clear()
+        for state in streams.values():
+            state.sink.reset(code, False)
+
+    # Sending: sinks -> h2 -> bytes
+
+    def take(self) -> bytes:
+        self._out += self._conn.data_to_send()
+        self._queued = 0
+        out = bytes(self._out)
+        self._out.clear()
+        self._unsent += len(out)
+        return out
+
+    def sent(self, unsent: int) -> None:
+        self._unsent = unsent
+        if self._blocked:
+            self._wake()
+
+    @property
+    def can_open(self) -> bool:
+        if self.closed or self._draining:
+            return False
+        limit = min(self._conn.remote_settings.max_concurrent_streams, self._limits.streams_per_connection_max)
+        return len(self._streams) < limit and self._conn.highest_outbound_stream_id < STREAM_ID_MAX - 2
+
+    @property
+    def open_streams(self) -> int:
+        return len(self._streams)
+
+    @property
+    def draining(self) -> bool:
+        return self._draining or self.closed
+
+    def request(self, fields: Fields, end: bool, sink: StreamSink) -> int:
+        assert self.can_open
+        stream = self._conn.get_next_available_stream_id()
+        check_outgoing(fields)
+        self._conn.send_headers(stream, _header_tuples(fields), end)
+        state = _Open(sink)
+        state.sent_end = end
+        self._streams[stream] = state
+        return stream
+
+    def informational(self, stream: int, fields: Fields) -> None:
+        if stream in self._streams:
+            check_outgoing(fields)
+            self._try(lambda: self._conn.send_headers(stream, _header_tuples(fields), False))
+
+    def head(self, stream: int, fields: Fields, end: bool) -> None:
+        self._send_fields(stream, fields, end)
+
+    def trailers(self, stream: int, fields: Fields) -> None:
+        self._send_fields(stream, fields, True)
+
+    def _send_fields(self, stream: int, fields: Fields, end: bool) -> None:
+        state = self._streams.get(stream)
+        if state is None:
+            return
+        check_outgoing(fields)
+        self._try(lambda: self._conn.send_headers(stream, _header_tuples(fields), end))
+        if end:
+            self._sent_end(stream, state)
+
+    def data(self, stream: int, data: bytes, end: bool) -> None:
+        state = self._streams.get(stream)
+        if state is None:
+            return
+        size = self._conn.max_outbound_frame_size
+        for start in range(0, max(len(data), 1), size):
+            piece = data[start : start + size]
+            last = end and start + size >= len(data)
+            self._try(lambda piece=piece, last=last: self._conn.send_data(stream, piece, last))  # type: ignore[misc]
+        self._queued += len(data)
+        if end:
+            self._sent_end(stream, state)
+
+    def _sent_end(self, stream: int, state: _Open) -> None:
+        state.sent_end = True
+        self._blocked.pop(stream, None)
+        self._forget_if_over(stream, state)
+
+    def reset(self, stream: int, code: int) -> None:
+        if self._streams.pop(stream, None) is not None:
+            self._blocked.pop(stream, None)
+            self._try(lambda: self._conn.reset_stream(stream, code))
+            self._close_if_drained()
+
+    def credit(self, stream: int) -> int:
+        if stream not in self._streams:
+            return 0
+        room = self._limits.output_octets_max - self._queued - self._unsent
+        try:
+            return max(0, min(room, self._conn.local_flow_control_window(stream)))
+        except H2Error:
+            return 0
+
+    def want_write(self, stream: int) -> None:
+        if stream in self._streams:
+            self._blocked[stream] = None
+
+    def _wake(self) -> None:
+        """Offer the credit there is to those who wait for it, in the order in which they began to wait."""
+        for stream in list(self._blocked):
+            if stream in self._blocked and self.credit(stream) > 0:
+                del self._blocked[stream]
+                self._streams[stream].sink.writable()
+
+    def consumed(self, stream: int, flow: int) -> None:
+        if flow > 0 and not self.closed:
+            self._try(lambda: self._conn.acknowledge_received_data(flow, stream))
+
+    def _try(self, call: Callable[[], None]) -> None:
+        """`h2` refuses frames for a stream the peer has just reset; whoever owns it hears of that from the reset."""
+        try:
+            call()
+        except (H2Error, KeyError):
+            pass
+
+    # The end
+
+    def drain(self) -> None:
+        if self._draining or self.closed:
+            self._draining = True
+            self._close_if_drained()
+            return
+        self._draining = True
+        if self._handler is None:
+            self._close_if_drained()
+            return
+        self._out += self._conn.data_to_send()
+        self._out += _goaway(STREAM_ID_MAX, ErrorCode.NO_ERROR)
+        self._conn.ping(DRAIN_PING)
+
+    def _drain_confirmed(self) -> None:
+        self._last_accepted = self._conn.highest_inbound_stream_id
+        self._out += self._conn.data_to_send()
+        self._out += _goaway(self._last_accepted, ErrorCode.NO_ERROR)
+        self._close_if_drained()
+
+    def _close_if_drained(self) -> None:
+        """A server waits for the PING of its drain; a client, or the receiver of a GOAWAY, for its streams only."""
+        if not self._draining or self._streams or self.closed:
+            return
+        if self._handler is None or self._last_accepted != STREAM_ID_MAX:
+            self._out += self._conn.data_to_send()
+            self.closed = True
+
+    def shutdown(self, code: int) -> None:
+        if not self.closed:
+            self._fail(code)
+
+
+class _NoSink:
+    """Stands in while the handler decides; a session calls nothing on a stream before its handler returned."""
+
+    def informational(self, fields: Fields) -> None: ...
+    def head(self, fields: Fields, end: bool) -> None: ...
+    def data(self, data: bytes, flow: int, end: bool) -> None: ...
+    def trailers(self, fields: Fields) -> None: ...
+    def reset(self, code: int, unprocessed: bool) -> None: ...
+    def writable(self) -> None: ...
+
+
+_NO_SINK = _NoSink()
+
+
+def _fields(headers: object) -> Fields:
+    return [(bytes(name), bytes(value)) for name, value in cast("list[tuple[bytes, bytes]]", headers)]
+
+
+def _header_tuples(fields: Fields) -> list[Header]:
+    return [
+        NeverIndexedHeaderTuple(name, value) if name in SENSITIVE else HeaderTuple(name, value)
+        for name, value in fields
+    ]
+
+
+def _frame(kind: int, stream: int, payload: bytes) -> bytes:
+    return _frame_head.pack(len(payload) >> 8, len(payload) & 0xFF, kind, 0, stream) + payload
+
+
+def _goaway(last_stream: int, code: int) -> bytes:
+    return _frame(FRAME_GOAWAY, 0, struct.pack(">LL", last_stream, code))

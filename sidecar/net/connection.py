@@ -1,0 +1,304 @@
+"""Sockets and the sessions on them: the pump that turns received bytes into calls and queued bytes into sends.
+
+Theory of operation
+-------------------
+A request costs no task. Each connection has one reader task, which takes what the socket has, runs it through the
+session, and through the exchanges behind it, synchronously, and then flushes every session that was touched on the way,
+whichever connection it belongs to. Flushing is a direct non-blocking `send`; only if the kernel takes less than
+everything does a writer task exist, for as long as something is left.
+
+The `Driver` knows which connection a session lives on, keeps the set of touched sessions, and holds the clock of the
+slice being worked on, so that a slice asks the operating system for the time once.
+
+Sockets are plain `socket.socket` or `ssl.SSLSocket` in non-blocking mode, waited on with `trio.lowlevel`. A TLS socket
+returns one record per `recv`, so it is read until it would block, up to the bound of a slice (row A39), after which
+other tasks have their turn.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from sidecar.config import Limits
+from sidecar.http.session import Session
+from sidecar.net.tls import PeerCertificate
+
+log = logging.getLogger(__name__)
+
+SLICE_OCTETS = 65_536
+CONTROL_OCTETS_MAX = 1_048_576
+"""Queued beyond the output limit: frames nobody reads the answers to (rows A07, A09)."""
+LINGER_S = 1.0
+LINGER_OCTETS = 1_048_576
+
+
+class Driver:
+    """What the connections of one process share. One per process; holds no policy and no routes."""
+
+    def __init__(self, nursery: trio.Nursery, limits: Limits) -> None:
+        self.limits = limits
+        self.touched: set[Session] = set()
+        self.now = time.monotonic()
+        """Monotonic seconds at the start of this slice."""
+        self._nursery = nursery
+        self._by_session: dict[Session, Connection] = {}
+
+    def clock(self) -> float:
+        return self.now
+
+    def tick(self) -> float:
+        self.now = time.monotonic()
+        return self.now
+
+    def spawn(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
+        self._nursery.start_soon(task, *args)
+
+    def flush(self) -> None:
+        """Send what every touched session has to say; sending may wake others, so until there is none left."""
+        touched, by_session = self.touched, self._by_session
+        while touched:
+            connection = by_session.get(touched.pop())
+            if connection is not None:
+                connection.flush()
+
+    @property
+    def connections(self) -> list[Connection]:
+        return list(self._by_session.values())
+
+    def add(self, connection: Connection) -> None:
+        self._by_session[connection.session] = connection
+
+    def remove(self, connection: Connection) -> None:
+        self._by_session.pop(connection.session, None)
+
+
+class Connection:
+    """One socket with one session on it."""
+
+    def __init__(
+        self, driver: Driver, sock: socket.socket, session: Session, *, kind: str, peer: PeerCertificate | None = None
+    ) -> None:
+        self.session = session
+        self.kind = kind
+        """"mesh_server", "mesh_client", "app_server" or "app_client", for metrics and timeouts."""
+        self.peer = peer
+        self.expires_at: float | None = None
+        """Monotonic time at which the connection must be gone: the peer's certificate ends (row F15)."""
+        self.retire_at: float | None = None
+        """Monotonic time from which the connection takes no new streams."""
+        self.opened = self.activity = driver.now
+        self._driver = driver
+        self._sock = sock
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
+        self._pending = bytearray()
+        self._writing = False
+        self._peer_done = False
+        self._broken = False
+        self._over = False
+        """The last byte was sent; only the peer's end of the connection is awaited."""
+        self._resume: trio.Event | None = None
+        self._spoken = trio.Event()
+        self._has_spoken = False
+        self._scope = trio.CancelScope()
+        session.resume_reading = self._resume_reading
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.kind} {self.session!r}, {len(self._pending)} octets pending>"
+
+    async def run(self, first: bytes = b"") -> None:
+        """Serve the connection until it ends. `first`: bytes already read from the socket."""
+        driver, session = self._driver, self.session
+        driver.add(self)
+        try:
+            with self._scope:
+                driver.tick()
+                driver.touched.add(session)
+                if first:
+                    session.receive(first)
+                driver.flush()
+                await self._read()
+            await self._linger()
+        finally:
+            driver.remove(self)
+            self._spoken.set()
+            session.eof()
+            driver.flush()
+            self._close()
+
+    async def wait_spoken(self) -> None:
+        """Until the peer's first bytes. Raises ConnectionResetError if it leaves without a word."""
+        await self._spoken.wait()
+        if not self._has_spoken:
+            raise ConnectionResetError("the peer closed the connection without a word")
+
+    def close(self) -> None:
+        """End it from outside; what is not sent is lost."""
+        self._break(None)
+
+    # Reading
+
+    async def _read(self) -> None:
+        driver, session = self._driver, self.session
+        while not self._peer_done and not self._broken and not self._is_finished():
+            if not session.wants_read:
+                self._resume = trio.Event()
+                await self._resume.wait()
+                continue
+            data, drained = self._receive()
+            if data:
+                self.activity = driver.tick()
+                if not self._has_spoken:
+                    self._has_spoken = True
+                    self._spoken.set()
+                session.receive(data)
+                driver.touched.add(session)
+                driver.flush()
+            if not drained:
+                await trio.lowlevel.checkpoint()
+            elif not self._peer_done and not self._broken and not self._is_finished() and session.wants_read:
+                await trio.lowlevel.wait_readable(self._sock)
+
+    def _receive(self) -> tuple[bytes, bool]:
+        """What the socket has now, up to a slice, and whether that was all of it."""
+        try:
+            if not self._is_tls:
+                data = self._sock.recv(SLICE_OCTETS)
+                self._peer_done = not data
+                return data, len(data) < SLICE_OCTETS
+        except BlockingIOError:
+            return b"", True
+        except OSError as e:
+            self._break(e)
+            return b"", True
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            while size < SLICE_OCTETS:
+                chunk = self._sock.recv(SLICE_OCTETS)
+                if not chunk:
+                    self._peer_done = True
+                    break
+                chunks.append(chunk)
+                size += len(chunk)
+            else:
+                return b"".join(chunks), False
+        except ssl.SSLWantReadError:
+            pass
+        except OSError as e:  # ssl.SSLError is one
+            self._break(e)
+        return b"".join(chunks), True
+
+    def _resume_reading(self) -> None:
+        if self._resume is not None:
+            self._resume.set()
+
+    # Writing
+
+    def flush(self) -> None:
+        """Send what the session has queued, as far as the kernel takes it."""
+        data = self.session.take()
+        if data:
+            if self._pending:
+                self._pending += data
+                if len(self._pending) > self._driver.limits.output_octets_max + CONTROL_OCTETS_MAX:
+                    self._break(None)
+            else:
+                sent = self._send(memoryview(data))
+                if sent < len(data):
+                    self._pending += memoryview(data)[sent:]
+                    self._start_writer()
+            self.session.sent(len(self._pending))
+        if self._is_finished() and not self._over:
+            self._over = True
+            self._shut_down_writing()
+            self._scope.cancel()  # the reader may be waiting for bytes that no longer matter
+
+    def _send(self, view: memoryview) -> int:
+        sent = 0
+        try:
+            while sent < len(view):
+                sent += self._sock.send(view[sent:])
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            pass
+        except OSError as e:
+            self._break(e)
+            return len(view)
+        return sent
+
+    def _start_writer(self) -> None:
+        if not self._writing:
+            self._writing = True
+            self._driver.spawn(self._write)
+
+    async def _write(self) -> None:
+        """Lives while the kernel has not taken everything."""
+        try:
+            while self._pending and not self._broken:
+                await trio.lowlevel.wait_writable(self._sock)
+                self._driver.tick()
+                with memoryview(self._pending) as view:
+                    sent = self._send(view)
+                del self._pending[:sent]
+                if sent:
+                    self.activity = self._driver.now
+                    self.session.sent(len(self._pending))
+                    self._driver.touched.add(self.session)
+                    self._driver.flush()
+        except trio.ClosedResourceError:
+            pass
+        finally:
+            self._writing = False
+
+    # The end
+
+    def _is_finished(self) -> bool:
+        return self.session.closed and not self._pending
+
+    def _shut_down_writing(self) -> None:
+        try:
+            if isinstance(self._sock, ssl.SSLSocket):
+                try:
+                    self._sock.unwrap()
+                except (ssl.SSLError, OSError, ValueError):
+                    pass
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    async def _linger(self) -> None:
+        """Closing while the peer still sends would destroy our last words with a TCP reset: read on for a moment."""
+        if self._peer_done or self._broken:
+            return
+        taken = 0
+        with trio.move_on_after(LINGER_S):
+            while taken < LINGER_OCTETS:
+                await trio.lowlevel.wait_readable(self._sock)
+                try:
+                    data = self._sock.recv(SLICE_OCTETS)
+                except OSError:
+                    return
+                if not data:
+                    return
+                taken += len(data)
+
+    def _break(self, error: OSError | None) -> None:
+        if not self._broken:
+            self._broken = True
+            self._pending.clear()
+            log.debug("connection broke off", extra={"kind": self.kind, "error": str(error)})
+            self._scope.cancel()
+
+    def _close(self) -> None:
+        self._broken = True
+        self._pending.clear()
+        try:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+        except OSError:
+            pass

@@ -1,0 +1,88 @@
+"""Opening connections: to other sidecars over mutual TLS, and to the app in the clear. Each fit to be a `Pool`'s `dial`.
+
+A mesh connection counts as open only when the other end has spoken. In TLS 1.3 the client's handshake is over before
+the server has judged the client's certificate, so only the first bytes back prove that it was accepted (row F18). Until
+then no request is given to the connection, so a refusal never loses one.
+"""
+
+from __future__ import annotations
+
+import time
+import trio
+
+from sidecar.config import Address, Config, Inbound
+from sidecar.errors import ConnectFailed
+from sidecar.http.engines import http2_session
+from sidecar.http.http1 import Http1Client
+from sidecar.http.session import Session
+from sidecar.identity.source import IdentitySource
+from sidecar.net.connection import Connection, Driver
+from sidecar.net.dial import dial
+from sidecar.net.errors import TlsError
+from sidecar.net.tls import check_peer, handshake
+from sidecar.rules.snapshot import Endpoint, Protocol
+
+log = logging.getLogger(__name__)
+
+
+async def dial_mesh(driver: Driver, config: Config, identity: IdentitySource, endpoint: Endpoint) -> Connection:
+    """A connection to another sidecar that proved to be `endpoint.identity`. Raises ConnectFailed."""
+    limit = config.timeouts
+    own = identity.svid
+    if own is None:
+        raise ConnectFailed("this sidecar has no certificate yet")
+    sock = None
+    connection = None
+    try:
+        with trio.fail_after(limit.connect_s):
+            sock = await dial(_address(endpoint.address))
+        with trio.fail_after(limit.handshake_s):
+            sock = await handshake(sock, identity.client_context(), server_side=False)
+            peer = check_peer(sock, own.spiffe_id.trust_domain, time.time(), {endpoint.identity})
+            session = http2_session(config.http2_engine, None, config.limits)
+            connection = Connection(driver, sock, session, kind="mesh_client", peer=peer)
+            lifetime = min(peer.not_after, own.not_after) - time.time()
+            connection.expires_at = driver.tick() + lifetime
+            connection.retire_at = driver.now + lifetime / 2
+            driver.spawn(connection.run)
+            await connection.wait_spoken()
+    except BaseException as e:
+        if connection is not None:
+            connection.close()
+        elif sock is not None:
+            sock.close()
+        if isinstance(e, (OSError, trio.TooSlowError, TlsError)):
+            raise ConnectFailed(_why(e, endpoint.address)) from None
+        raise
+    return connection
+
+
+async def dial_app(driver: Driver, config: Config, inbound: Inbound) -> Connection:
+    """A connection to the app. Raises ConnectFailed."""
+    try:
+        with trio.fail_after(config.timeouts.connect_s):
+            sock = await dial(inbound.app)
+    except (OSError, trio.TooSlowError) as e:
+        raise ConnectFailed(f"the app does not accept connections: {_why(e, str(inbound.app))}") from None
+    session: Session
+    if inbound.protocol is Protocol.HTTP2:
+        session = http2_session(config.http2_engine, None, config.limits)
+    else:
+        session = Http1Client(limits=config.limits)
+    connection = Connection(driver, sock, session, kind="app_client")
+    driver.spawn(connection.run)
+    return connection
+
+
+def _address(text: str) -> Address:
+    """ "ip:port" or "[ip6]:port", as `sidecar.rules.decode` let it through."""
+    host, _, port = text.rpartition(":")
+    return Address(host.strip("[]"), int(port))
+
+
+def _why(error: BaseException, address: str) -> str:
+    if isinstance(error, trio.TooSlowError):
+        return f"{address} did not answer in time; is a firewall between, or the address advertised wrong?"
+    if isinstance(error, ConnectionRefusedError):
+        return f"nothing listens on {address}"
+    return f"{address}: {error}"

@@ -1,0 +1,143 @@
+"""What both directions of one sidecar share: the snapshot in force, the live exchanges, who is told when one ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from sidecar.config import Config, Timeouts
+from sidecar.errors import Forbidden, NotReady, RequestError, RequestTimeout, UpstreamTimeout
+from sidecar.exchange import Exchange, State
+from sidecar.http.headers import RequestHead
+from sidecar.http.session import Fields, Session
+from sidecar.net.connection import Driver
+from sidecar.rules.authz import Authorizer, Denied, Permit
+from sidecar.rules.snapshot import Snapshot
+from sidecar.telemetry.trace import TraceContext, begin_or_continue
+
+INBOUND, OUTBOUND = "inbound", "outbound"
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """What the sidecar notes of one exchange besides its bytes."""
+
+    direction: str
+    source: str
+    """SPIFFE ID of the caller."""
+    destination: str = ""
+    """SPIFFE ID of the service, or its name while no endpoint is chosen."""
+    port: int = 0
+    permit: Permit | None = None
+    denied: Denied | None = None
+    version: int = 0
+    """Of the snapshot the exchange began with."""
+    endpoint: str = ""
+    trace: TraceContext | None = None
+    began_at: float = 0.0
+    """Unix seconds."""
+    rejudge: Callable[[], Permit | Denied] | None = None
+    """Judge it again with the policy of now; None: nothing to judge."""
+    release: Callable[[], None] | None = None
+    """Gives back the place in a pool, or in its queue."""
+    tried: tuple[str, ...] = ()
+    """Endpoints that could not be reached."""
+
+
+class Runtime:
+    """One per process. Holds no sockets and no routes."""
+
+    def __init__(self, config: Config, driver: Driver, rng: Random, observe: Callable[[Exchange, Call], None]) -> None:
+        self.config = config
+        self.driver = driver
+        self.rng = rng
+        self.snapshot: Snapshot | None = None
+        self.authorizer: Authorizer | None = None
+        self._observe = observe
+        self._live: dict[Exchange, Call] = {}
+
+    @property
+    def live_count(self) -> int:
+        return len(self._live)
+
+    def live_in(self, direction: str) -> int:
+        return sum(call.direction == direction for call in self._live.values())
+
+    def current(self) -> tuple[Snapshot, Authorizer]:
+        """The snapshot for one exchange, from its beginning to its end. Raises NotReady before the first."""
+        if self.snapshot is None or self.authorizer is None:
+            raise NotReady("no policy received yet")
+        return self.snapshot, self.authorizer
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Put a snapshot into force, and judge every open exchange again: who lost the right is broken off."""
+        self.authorizer = Authorizer(snapshot)
+        self.snapshot = snapshot
+        for exchange, call in list(self._live.items()):
+            if call.rejudge is None or call.permit is None:
+                continue
+            verdict = call.rejudge()
+            if isinstance(verdict, Denied):
+                self.deny(exchange, call, verdict)
+            else:
+                call.permit = verdict
+        self.driver.flush()
+
+    def deny(self, exchange: Exchange, call: Call, verdict: Denied) -> None:
+        call.denied, call.version = verdict, verdict.version
+        exchange.decision_id = f"{self.rng.getrandbits(64):016x}"
+        exchange.extra_response = [(b"hauberk-decision-id", exchange.decision_id.encode())]
+        exchange.fail(Forbidden(verdict.reason))
+
+    def begin(self, session: Session, stream: int, fields: Fields, end: bool, call: Call) -> Exchange:
+        """A request arrived: from here on the exchange is live, and will be recorded when it ends."""
+        driver = self.driver
+        exchange = Exchange(
+            session,
+            stream,
+            end,
+            touched=driver.touched,
+            limits=self.config.limits,
+            clock=driver.clock,
+            on_end=self._ended,
+        )
+        exchange.context = call
+        exchange.is_grpc = any(n == b"content-type" and v.startswith(b"application/grpc") for n, v in fields)
+        call.began_at = time.time()
+        self._live[exchange] = call
+        return exchange
+
+    def trace(self, call: Call, head: RequestHead) -> Fields:
+        """Pass the trace on or begin one. Returns the field that goes upstream."""
+        call.trace = begin_or_continue(head.traceparent, self.rng, self.config.tracing.sample_ratio)
+        return [(b"traceparent", call.trace.header)]
+
+    def _ended(self, exchange: Exchange) -> None:
+        call = self._live.pop(exchange)
+        if call.release is not None:
+            call.release()
+        self._observe(exchange, call)
+
+    def sweep(self, now: float) -> None:
+        """End what is overdue. Called a few times a second; costs nothing per request."""
+        timeouts = self.config.timeouts
+        for exchange in list(self._live):
+            error = overdue(exchange, timeouts, now)
+            if error is not None:
+                exchange.fail(error)
+        self.driver.flush()
+
+
+def overdue(exchange: Exchange, timeouts: Timeouts, now: float) -> RequestError | None:
+    """Whether an exchange has used up its time (monotonic `now`), and whose fault that is."""
+    idle = now - exchange.activity > timeouts.idle_s
+    if exchange.state is State.ANSWERING:
+        return UpstreamTimeout("no byte in either direction") if idle else None
+    if now - exchange.started <= timeouts.request_s and not idle:
+        return None
+    if exchange.request_ended or exchange.request.held:
+        return UpstreamTimeout("no answer in time")
+    # A stream that keeps sending (gRPC client streaming) is alive although no answer has begun.
+    return RequestTimeout("the request did not go on") if idle else None
