@@ -1,0 +1,1 @@
+"""Versions of the wire: `v1` is the only one."""

@@ -1,0 +1,109 @@
+# Everything is set up in .venv from nothing but Python >= 3.11: `make demo` and `make test` are all there is to know.
+# The venv is rebuilt when the checkout moved and brought up to date when a lock changed; otherwise set-up costs nothing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet --no-input
+# What the stamps are named after: the locks, the project file, and where the checkout stands.
+HERE := $(shell printf '%s' '$(CURDIR)' | cksum | cut -d' ' -f1)
+MADE := $(VENV)/.made-$(HERE)
+RUNTIME := $(VENV)/.runtime-$(HERE)-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
+DEV := $(VENV)/.dev-$(HERE)-$(shell cat requirements-dev.lock pyproject.toml | cksum | cut -d' ' -f1)
+
+PYTEST := $(PY) -m pytest
+COVERAGE := $(PY) -m coverage
+TEST_JOBS ?= 2
+
+.PHONY: help demo test lint types lock protos format clean venv setup
+
+help:  ## this text
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
+
+demo: $(RUNTIME)  ## set everything up and run a small mesh with real services; Ctrl-C ends it
+	@$(VENV)/bin/hauberk demo $(DEMO_ARGS)
+
+test: $(DEV)  ## set everything up and run all tests: the fast ones in parallel, then the slow ones one by one
+	@$(COVERAGE) erase
+	@echo '==> tests'
+	@$(PYTEST) -n $(TEST_JOBS) -m 'not slow' --cov --cov-report=
+	@echo '==> slow tests'
+	@$(PYTEST) -m slow --cov --cov-append --cov-report=
+	@echo '==> coverage'
+	@$(COVERAGE) report
+
+lint: $(DEV)  ## style, formatting and the import law
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/lint-imports
+
+types: $(DEV)  ## mypy, strict
+	@$(PY) -m mypy
+
+format: $(DEV)  ## let ruff rewrite what it can
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+# Local wheel directories stay out of the locks: their hashes would match nowhere else. UPGRADE=--upgrade moves the pins.
+lock: $(DEV)  ## compile requirements.lock and requirements-dev.lock from pyproject.toml
+	@for lock in requirements.lock 'requirements-dev.lock --extra=dev --constraint=requirements.lock'; do \
+	  echo "==> $${lock%% *}"; \
+	  env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND='make lock' $(PY) -m piptools compile --quiet --generate-hashes \
+	    --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	    --build-deps-for=editable $(UPGRADE) --output-file=$$lock pyproject.toml; \
+	done
+
+protos: $(DEV)  ## generate the Python code beside the .proto files
+	@$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. protos/hauberk/v1/*.proto
+
+clean:  ## remove the venv, caches and build products
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find certs control_plane deploy protos sidecar tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- set-up ----------------------------------------------------------------------------------------------------------
+
+# The first Python that is new enough and can make a venv. Ends with one clear line if there is none.
+define FIND_PYTHON
+for candidate in $${PYTHON:-} python3.13 python3.12 python3.11 python3 python3.14; do
+  command -v "$$candidate" >/dev/null 2>&1 || continue
+  "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+  echo "$$candidate"; exit 0
+done
+echo 'make: no Python >= 3.11 that can make a venv was found. Install python3.11 or newer with its venv module' \
+  '(on Debian and Ubuntu: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python3' >&2
+exit 1
+endef
+export FIND_PYTHON
+
+# A venv does not survive a move of its directory or of its Python: then it is made again.
+ifneq ($(shell $(PY) -c 'import pip; print("works")' 2>/dev/null),works)
+$(shell rm -f $(MADE))
+endif
+$(MADE):
+	@python="$$(bash -c "$$FIND_PYTHON")"; \
+	echo "==> making $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv --clear $(VENV)
+	@touch $@
+
+# What the tests need includes what the program needs, so a development venv serves `make demo` too.
+$(RUNTIME): | $(MADE)
+	@if [ ! -e $(DEV) ]; then \
+	  echo '==> installing what Hauberk needs (requirements.lock)'; \
+	  $(PIP) install --require-hashes -r requirements.lock; \
+	  $(PIP) install --no-deps --no-build-isolation --editable .; \
+	fi
+	@rm -f $(VENV)/.runtime-*
+	@touch $@
+
+$(DEV): | $(MADE)
+	@echo '==> installing what Hauberk and its tests need (requirements-dev.lock)'
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.dev-*
+	@touch $@
