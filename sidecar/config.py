@@ -1,7 +1,8 @@
 """The sidecar's configuration: one frozen tree, made once from one mapping, strictly.
 
-`parse(mapping, source)` and `load(path)` refuse unknown fields, duplicate keys, wrong types and impossible values with
-the file, the field and what to write instead. No default is unsafe. Units stand last in the names.
+`sidecar.config_load` reads it: `load(path)` and `parse(document, source)` refuse unknown fields, duplicate keys, wrong
+types and impossible values with the file, line, field and what to write instead. No default is unsafe. Units stand last
+in the names.
 """
 
 from __future__ import annotations
