@@ -15,7 +15,7 @@ from sidecar.http.session import Fields, Session
 from sidecar.net.connection import Driver
 from sidecar.rules.authz import Authorizer, Denied, Permit
 from sidecar.rules.snapshot import Snapshot
-from sidecar.telemetry.trace import TraceContext, begin_or_continue
+from sidecar.telemetry.trace import TraceContext, Tracer
 
 INBOUND, OUTBOUND = "inbound", "outbound"
 
@@ -49,12 +49,15 @@ class Call:
 class Runtime:
     """One per process. Holds no sockets and no routes."""
 
-    def __init__(self, config: Config, driver: Driver, rng: Random, observe: Callable[[Exchange, Call], None]) -> None:
+    def __init__(
+        self, config: Config, driver: Driver, rng: Random, tracer: Tracer, observe: Callable[[Exchange, Call], None]
+    ) -> None:
         self.config = config
         self.driver = driver
         self.rng = rng
         self.snapshot: Snapshot | None = None
         self.authorizer: Authorizer | None = None
+        self._tracer = tracer
         self._observe = observe
         self._live: dict[Exchange, Call] = {}
 
@@ -111,7 +114,7 @@ class Runtime:
 
     def trace(self, call: Call, head: RequestHead) -> Fields:
         """Pass the trace on or begin one. Returns the field that goes upstream."""
-        call.trace = begin_or_continue(head.traceparent, self.rng, self.config.tracing.sample_ratio)
+        call.trace = self._tracer.begin(head.traceparent, self.rng)
         return [(b"traceparent", call.trace.header)]
 
     def _ended(self, exchange: Exchange) -> None:

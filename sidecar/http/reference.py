@@ -336,6 +336,10 @@ class ReferenceSession:
             self._wake()
 
     @property
+    def awaits_rest(self) -> bool:
+        return bool(self._in or self._preface_left)
+
+    @property
     def can_open(self) -> bool:
         if self.closed or self._draining:
             return False

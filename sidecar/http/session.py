@@ -104,6 +104,10 @@ class Session(Protocol):
     resume_reading: Callable[[], None]
     """Set by the socket's owner; called when `wants_read` turns True again."""
 
+    @property
+    def awaits_rest(self) -> bool:
+        """The beginning of a message or frame has arrived and its rest has not (row I01: not for long)."""
+
     def receive(self, data: bytes) -> None:
         """Bytes arrived. Runs every complete frame or message through, synchronously."""
 

@@ -92,6 +92,8 @@ class Connection:
         """Monotonic time at which the connection must be gone: the peer's certificate ends (row F15)."""
         self.retire_at: float | None = None
         """Monotonic time from which the connection takes no new streams."""
+        self.idle_s: float | None = None
+        """How long it may be unused, if not the configured time."""
         self.opened = self.activity = driver.now
         self._driver = driver
         self._sock = sock

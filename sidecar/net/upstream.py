@@ -8,6 +8,7 @@ then no request is given to the connection, so a refusal never loses one.
 from __future__ import annotations
 
 import time
+
 import trio
 
 from sidecar.config import Address, Config, Inbound
@@ -22,7 +23,8 @@ from sidecar.net.errors import TlsError
 from sidecar.net.tls import check_peer, handshake
 from sidecar.rules.snapshot import Endpoint, Protocol
 
-log = logging.getLogger(__name__)
+APP_IDLE_S = 3.0
+"""HTTP/1.1 connections to the app are dropped before the app's own keep-alive (5 s is common) ends under a request."""
 
 
 async def dial_mesh(driver: Driver, config: Config, identity: IdentitySource, endpoint: Endpoint) -> Connection:
@@ -70,6 +72,8 @@ async def dial_app(driver: Driver, config: Config, inbound: Inbound) -> Connecti
     else:
         session = Http1Client(limits=config.limits)
     connection = Connection(driver, sock, session, kind="app_client")
+    if inbound.protocol is Protocol.HTTP1:
+        connection.idle_s = APP_IDLE_S
     driver.spawn(connection.run)
     return connection
 

@@ -1,0 +1,243 @@
+"""The data plane of one sidecar: everything a request touches, wired; it knows nothing of how policy gets here.
+
+`sidecar.app` gives it sockets, an identity and snapshots. The tests do the same by hand.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+import trio
+
+from sidecar.config import Config, OutboundPort
+from sidecar.http.engines import http2_session
+from sidecar.http.http1 import Http1Server
+from sidecar.http.reference import PREFACE
+from sidecar.http.session import ErrorCode, Session
+from sidecar.identity.source import IdentitySource
+from sidecar.inbound import InboundPeer
+from sidecar.net.connection import Connection, Driver
+from sidecar.net.errors import TlsError
+from sidecar.net.listener import Gate, serve
+from sidecar.net.pool import Pool
+from sidecar.net.tls import PeerCertificate, check_peer, handshake
+from sidecar.net.upstream import dial_app, dial_mesh
+from sidecar.outbound import Outbound, OutboundApp
+from sidecar.rules.snapshot import Endpoint, Protocol, Snapshot
+from sidecar.runtime import INBOUND, Runtime
+from sidecar.telemetry.access_log import AccessLog, RefusedConnection
+from sidecar.telemetry.metrics import Metrics
+
+Subscribe = Callable[[str], bool]
+
+SWEEP_S = 0.25
+MESH_CONNECTIONS_PER_ENDPOINT_MAX = 8
+APP_HTTP2_CONNECTIONS_MAX = 8
+CONNECTION_AGE_MAX_S = 3_600.0
+
+
+class DataPlane:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        config: Config,
+        driver: Driver,
+        identity: IdentitySource,
+        runtime: Runtime,
+        metrics: Metrics,
+        access_log: AccessLog,
+        subscribe: Subscribe,
+    ) -> None:
+        self._config = config
+        self._driver = driver
+        self._identity = identity
+        self._runtime = runtime
+        self._metrics = metrics
+        self._access_log = access_log
+        self._apps = {inbound.port: self._app_pool(inbound.port) for inbound in config.inbound}
+        self._outbound = Outbound(runtime, self._mesh_pool, subscribe)
+        self._mesh_gate = Gate(config.limits.connections_max)
+        self._app_gate = Gate(config.limits.connections_max)
+        self._draining = False
+        identity.subscribe(self._outbound.retire_connections)
+
+    # What the app wires
+
+    async def serve_mesh(self, listener: socket.socket) -> None:
+        """Accept other sidecars. Call it only when there is a certificate (row F26)."""
+        await serve(listener, self._mesh_gate, self._serve_mesh_one)
+
+    async def serve_apps(self, listener: socket.socket, fixed: OutboundPort | None) -> None:
+        """Accept local apps: HTTP/1.1 or HTTP/2 with prior knowledge, told apart by the first bytes."""
+
+        async def one(sock: socket.socket) -> None:
+            await self._serve_app_one(sock, fixed)
+
+        await serve(listener, self._app_gate, one)
+
+    def snapshot_applied(self, snapshot: Snapshot) -> None:
+        self._runtime.apply(snapshot)
+        self._outbound.snapshot_changed()
+
+    async def sweep(self) -> None:
+        """Forever: end what is overdue. The one timer of the data plane."""
+        while True:
+            due = trio.current_time() + SWEEP_S
+            await trio.sleep_until(due)
+            self._metrics.loop_lag(trio.current_time() - due)
+            now = self._driver.tick()
+            self._runtime.sweep(now)
+            self._outbound.sweep(now)
+            for connection in self._driver.connections:
+                self._sweep_connection(connection, now)
+            self._driver.flush()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Let the requests from the mesh finish, taking no new connections' worth of them. True if all did."""
+        self._draining = True
+        for connection in self._driver.connections:
+            if connection.kind == "mesh_server":
+                connection.session.drain()
+                self._driver.touched.add(connection.session)
+        self._driver.flush()
+        with trio.move_on_after(timeout_s):
+            while self._runtime.live_in(INBOUND):
+                await trio.sleep(0.02)
+            return True
+        return False
+
+    # From the mesh
+
+    async def _serve_mesh_one(self, sock: socket.socket) -> None:
+        limits = self._config.limits
+        try:
+            with trio.fail_after(self._config.timeouts.handshake_s):
+                tls_sock = await handshake(sock, self._identity.server_context(), server_side=True)
+        except trio.TooSlowError:
+            self._refused("handshake_timeout", "F21", sock)
+            return
+        except TlsError as e:
+            self._refused(e.reason, e.row, sock)
+            return
+        try:
+            svid = self._identity.svid
+            assert svid is not None
+            peer = check_peer(tls_sock, svid.spiffe_id.trust_domain, time.time(), None)
+        except TlsError as e:
+            self._refused(e.reason, e.row, tls_sock)
+            tls_sock.close()
+            return
+        session = http2_session(self._config.http2_engine, InboundPeer(self._runtime, self._apps, peer), limits)
+        if self._draining:
+            session.drain()
+        await self._run(tls_sock, session, "mesh_server", peer)
+
+    def _refused(self, reason: str, row: str, sock: socket.socket) -> None:
+        self._metrics.refused(row, reason)
+        try:
+            host, port = sock.getpeername()[:2]
+            remote = f"{host}:{port}"
+        except (OSError, ValueError):
+            remote = "unknown"
+        self._access_log.record(
+            RefusedConnection(now=time.time(), direction=INBOUND, remote=remote, reason=reason, row=row)
+        )
+
+    # From local apps
+
+    async def _serve_app_one(self, sock: socket.socket, fixed: OutboundPort | None) -> None:
+        first = b""
+        with trio.move_on_after(self._config.timeouts.headers_s) as waited:
+            first = await _first_octets(sock)
+        if waited.cancelled_caught or not first:
+            return
+        handler = OutboundApp(self._outbound, fixed)
+        session: Session
+        if first.startswith(PREFACE):
+            session = http2_session(self._config.http2_engine, handler, self._config.limits)
+        else:
+            session = Http1Server(handler, limits=self._config.limits)
+        await self._run(sock, session, "app_server", None, first)
+
+    async def _run(
+        self, sock: socket.socket, session: Session, kind: str, peer: PeerCertificate | None, first: bytes = b""
+    ) -> None:
+        connection = Connection(self._driver, sock, session, kind=kind, peer=peer)
+        if peer is not None:
+            connection.expires_at = self._driver.tick() + peer.not_after - time.time()
+        self._metrics.connection_opened(kind)
+        try:
+            await connection.run(first)
+        finally:
+            self._metrics.connection_closed(kind)
+
+    # Pools
+
+    def _app_pool(self, port: int) -> Pool:
+        inbound = next(i for i in self._config.inbound if i.port == port)
+        limits = self._config.limits
+        is_http2 = inbound.protocol is Protocol.HTTP2
+        return Pool(
+            str(inbound.app),
+            self._driver,
+            lambda: dial_app(self._driver, self._config, inbound),
+            connections_max=APP_HTTP2_CONNECTIONS_MAX if is_http2 else limits.app_connections_max,
+            streams_per_connection=limits.streams_per_connection_max if is_http2 else 1,
+            waiting_max=limits.waiting_exchanges_max,
+        )
+
+    def _mesh_pool(self, endpoint: Endpoint) -> Pool:
+        limits = self._config.limits
+        return Pool(
+            endpoint.address,
+            self._driver,
+            lambda: dial_mesh(self._driver, self._config, self._identity, endpoint),
+            connections_max=MESH_CONNECTIONS_PER_ENDPOINT_MAX,
+            streams_per_connection=limits.streams_per_connection_max,
+            waiting_max=limits.waiting_exchanges_max,
+        )
+
+    # Time
+
+    def _sweep_connection(self, connection: Connection, now: float) -> None:
+        """A connection ends when its certificate does (row F15), takes no new streams from half of that life on, and
+        goes when nobody has used it for long."""
+        session, timeouts = connection.session, self._config.timeouts
+        if connection.expires_at is not None and now >= connection.expires_at:
+            session.shutdown(ErrorCode.NO_ERROR)
+        elif connection.retire_at is not None and now >= connection.retire_at:
+            connection.retire_at = None
+            session.drain()
+        elif now - connection.opened > CONNECTION_AGE_MAX_S and not session.draining:
+            session.drain()
+        elif not session.open_streams:
+            idle = now - connection.activity
+            if session.awaits_rest and idle > timeouts.headers_s:
+                session.shutdown(ErrorCode.PROTOCOL_ERROR)
+            elif idle > (connection.idle_s or timeouts.connection_idle_s):
+                session.drain()
+        else:
+            return
+        self._driver.touched.add(session)
+
+
+async def _first_octets(sock: socket.socket) -> bytes:
+    """Enough of a connection's beginning to tell HTTP/2 (RFC 9113 section 3.4) from HTTP/1.1; empty if it ends."""
+    first = b""
+    while len(first) < len(PREFACE) and first == PREFACE[: len(first)]:
+        await trio.lowlevel.wait_readable(sock)
+        try:
+            more = sock.recv(65_536)
+        except BlockingIOError:
+            continue
+        except OSError:
+            return b""
+        if not more:
+            return b""
+        first += more
+        if first[: len(PREFACE)] == PREFACE:
+            break
+    return first

@@ -1,0 +1,102 @@
+"""What is told of an exchange when it ended: one record to the metrics, the access log and, if sampled, the trace."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from sidecar.exchange import Exchange
+from sidecar.runtime import INBOUND, Call
+from sidecar.telemetry import names
+from sidecar.telemetry.access_log import AccessLog
+from sidecar.telemetry.access_log import Exchange as LogEntry
+from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.trace import Tracer
+
+
+class Observer:
+    """Called once for each exchange, at its end."""
+
+    def __init__(self, metrics: Metrics, access_log: AccessLog, tracer: Tracer) -> None:
+        self._metrics = metrics
+        self._access_log = access_log
+        self._tracer = tracer
+
+    def __call__(self, exchange: Exchange, call: Call) -> None:
+        duration_s = exchange.clock() - exchange.started
+        is_inbound = call.direction == INBOUND
+        self._metrics.request_done(
+            "inbound" if is_inbound else "outbound",
+            status=exchange.status,
+            peer=call.source if is_inbound else call.destination,
+            duration_s=duration_s,
+            verdict="deny" if call.denied else "allow",
+        )
+        if exchange.error is not None and exchange.error.row:
+            self._metrics.refused(exchange.error.row, exchange.error.reason)
+        decision = self._decision(call)
+        if self._access_log.wants(decision):
+            self._access_log.record(self._log_entry(exchange, call, decision, duration_s))
+        if call.trace is not None and call.trace.sampled and self._tracer.is_exporting:
+            self._span(exchange, call, duration_s)
+
+    @staticmethod
+    def _decision(call: Call) -> str:
+        if call.denied is not None:
+            return names.DENY
+        return names.ALLOW if call.permit is not None else ""
+
+    @staticmethod
+    def _log_entry(exchange: Exchange, call: Call, decision: str, duration_s: float) -> LogEntry:
+        head, verdict = exchange.head, call.denied or call.permit
+        return LogEntry(
+            now=time.time(),
+            direction=call.direction,
+            method=head.method if head else "",
+            path=head.path if head else "",
+            authority=head.authority if head else "",
+            status=exchange.status,
+            grpc_status=exchange.grpc_status,
+            source=call.source,
+            destination=call.destination,
+            decision=decision,
+            rule=verdict.rule if verdict else "",
+            snapshot=verdict.version if verdict else call.version,
+            decision_id=exchange.decision_id,
+            duration_s=duration_s,
+            bytes_received=exchange.request.octets,
+            bytes_sent=exchange.response.octets if exchange.response else 0,
+            end=exchange.how_ended,
+            trace_id=call.trace.trace_id if call.trace else "",
+            endpoint=call.endpoint,
+        )
+
+    def _span(self, exchange: Exchange, call: Call, duration_s: float) -> None:
+        head = exchange.head
+        assert head is not None
+        assert call.trace is not None
+        kind: Literal["server", "client"] = "server" if call.direction == INBOUND else "client"
+        method = head.method.decode("ascii")
+        attributes: dict[str, str | int] = {
+            names.ATTR_METHOD: method,
+            names.ATTR_STATUS: exchange.status,
+            names.ATTR_URL_PATH: head.path,
+            names.ATTR_URL_SCHEME: "http",
+            names.ATTR_SERVER_ADDRESS: head.host,
+            names.ATTR_SERVER_PORT: call.port,
+            names.ATTR_DIRECTION: call.direction,
+            names.ATTR_SOURCE: call.source,
+            names.ATTR_DESTINATION: call.destination,
+            names.ATTR_DECISION: self._decision(call),
+        }
+        if exchange.grpc_status is not None:
+            attributes[names.ATTR_GRPC_STATUS] = exchange.grpc_status
+        self._tracer.span(
+            call.trace,
+            name=method,
+            kind=kind,
+            start=call.began_at,
+            end=call.began_at + duration_s,
+            attributes=attributes,
+            error="" if exchange.how_ended == names.END_COMPLETE else exchange.how_ended,
+        )
