@@ -21,6 +21,9 @@ What a request lacks (C23, C24):
 In an ALLOW rule a test of a missing attribute never holds, not even a negative one: `notPrincipals: [x]` is not a way
 in for somebody without a name, and an ALLOW rule with HTTP fields never lets TCP through. In a DENY rule a negative
 test holds for a missing attribute, and on TCP the HTTP fields are left out: the rule denies by what remains.
+
+A path with `;parameters` is read in two ways by the servers there are. DENY rules are held against both, the path as it
+is and without them (C06); ALLOW rules against the path as it is, which is also what is forwarded.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, assert_never, final
 
-from sidecar.rules.match import Matcher, compile_matcher, host_of, without_query
+from sidecar.rules.match import Matcher, compile_matcher, host_of, without_params, without_query
 from sidecar.rules.snapshot import Action, AuthorizationPolicy, Operation, Rule, Snapshot, Source
 
 if TYPE_CHECKING:
@@ -163,6 +166,11 @@ class PeerAuthorizer:
         for alternatives, verdict in self._deny if method else self._deny_tcp:
             if _one_holds(alternatives, attributes):
                 return verdict
+        if ";" in attributes[PATH]:
+            attributes_read_otherwise = without_path_params(attributes)
+            for alternatives, verdict in self._deny:
+                if _one_holds(alternatives, attributes_read_otherwise):
+                    return verdict
         for alternatives, verdict in self._allow:
             if _one_holds(alternatives, attributes):
                 return verdict
@@ -189,10 +197,12 @@ class Authorizer:
     def authorize(self, facts: Facts) -> Permit | Denied:
         caller = caller_attributes(facts.principal)
         operation = _operation_attributes(facts.host, facts.port, facts.method, facts.path)
-        for rule in self.deny_rules:
-            tests = rule.http_tests if facts.method else rule.tcp_tests
-            if _one_holds(rule.source_tests, caller) and _one_holds(tests, operation):
-                return rule.verdict
+        readings = (operation, without_path_params(operation)) if ";" in operation[PATH] else (operation,)
+        for reading in readings:
+            for rule in self.deny_rules:
+                tests = rule.http_tests if facts.method else rule.tcp_tests
+                if _one_holds(rule.source_tests, caller) and _one_holds(tests, reading):
+                    return rule.verdict
         for rule in self.allow_rules:
             if _one_holds(rule.source_tests, caller) and _one_holds(rule.http_tests, operation):
                 return rule.verdict
@@ -222,6 +232,11 @@ def caller_attributes(principal: SpiffeId | None) -> Attributes:
 def operation_attributes(facts: Facts) -> Attributes:
     """(host, port, method, path) as the tests see them."""
     return _operation_attributes(facts.host, facts.port, facts.method, facts.path)
+
+
+def without_path_params(attributes: Attributes) -> Attributes:
+    """The other reading of an operation whose path has `;parameters`."""
+    return *attributes[:PATH], without_params(attributes[PATH])
 
 
 def _operation_attributes(host: str, port: int, method: str, path: str) -> Attributes:
@@ -279,7 +294,7 @@ def _compile_rule(policy: AuthorizationPolicy, index: int, rule: Rule, version: 
         source_tests=_tests(sources),
         http_tests=http_tests,
         # On TCP every HTTP attribute is missing, so ALLOW tests fail by themselves; DENY keeps its port tests only.
-        tcp_tests=http_tests if allow else _tests(_only_ports(operations)),
+        tcp_tests=http_tests if allow else _tests(only_ports(operations)),
         verdict=Permit(_SEAL, name, version) if allow else Denied(rule=name, reason=DENY_MATCHED, version=version),
     )
 
@@ -290,7 +305,7 @@ def _tests(alternatives: tuple[tuple[Condition, ...], ...]) -> tuple[Tests, ...]
     return tuple(tuple((c.attribute, c.test) for c in conditions) for conditions in alternatives)
 
 
-def _only_ports(operations: tuple[tuple[Condition, ...], ...]) -> tuple[tuple[Condition, ...], ...]:
+def only_ports(operations: tuple[tuple[Condition, ...], ...]) -> tuple[tuple[Condition, ...], ...]:
     return tuple(tuple(c for c in conditions if c.attribute == PORT) for conditions in operations)
 
 

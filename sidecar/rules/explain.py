@@ -85,15 +85,16 @@ def _near_misses(rules: Iterable[authz.CompiledRule], facts: authz.Facts, count_
 
 
 def _best_conditions(rule: authz.CompiledRule, facts: authz.Facts) -> tuple[ConditionResult, ...]:
-    # A DENY rule that caught TCP was matched by its ports alone (C23); its HTTP fields took no part.
-    tcp_deny = not facts.method and isinstance(rule.verdict, authz.Denied)
+    denies = isinstance(rule.verdict, authz.Denied)
+    operations = rule.operations
+    if denies and not facts.method:  # on TCP its ports alone matched, the HTTP fields took no part (C23)
+        operations = authz.only_ports(operations)
+    attributes = authz.operation_attributes(facts)
+    results = _results("to[{}].operation.{}", operations, attributes)
+    if denies:  # it may have been the path without its parameters that matched (C06)
+        results += _results("to[{}].operation.{}", operations, authz.without_path_params(attributes))
     callers = _results("from[{}].source.{}", rule.sources, authz.caller_attributes(facts.principal))
-    operations = _results(
-        "to[{}].operation.{}",
-        tuple(tuple(c for c in op if c.attribute == authz.PORT or not tcp_deny) for op in rule.operations),
-        authz.operation_attributes(facts),
-    )
-    return _fewest_failures(callers) + _fewest_failures(operations)
+    return _fewest_failures(callers) + _fewest_failures(results)
 
 
 def _results(

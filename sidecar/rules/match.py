@@ -13,12 +13,16 @@ An empty value, which is how a missing attribute is written, is matched by none 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from enum import Enum
 
 Matcher = Callable[[str], bool]
 
 PRESENCE = "*"
+
+_PARAMS = re.compile(r";[^/]*")
+_SLASHES = re.compile(r"/{2,}")
 
 
 class Shape(Enum):
@@ -86,3 +90,8 @@ def without_query(path: str) -> str:
         if mark in path:
             path = path[: path.index(mark)]
     return path
+
+
+def without_params(path: str) -> str:
+    """The path as servlet containers read it, without any `;parameter`: `/a;x/admin;y` is `/a/admin` (C06)."""
+    return _SLASHES.sub("/", _PARAMS.sub("", path))

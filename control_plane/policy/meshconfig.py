@@ -1,0 +1,35 @@
+"""MeshConfig, `hauberk.dev/v1`: what holds for the whole mesh. There is one, and it is called `default`."""
+
+from __future__ import annotations
+
+from control_plane.policy import values
+from control_plane.policy.documents import Node
+from control_plane.policy.model import MeshConfigSpec
+from control_plane.policy.reader import Fields, Problems
+from sidecar.rules.snapshot import Action
+
+NAME = "default"
+
+
+def read_name(text: str) -> str:
+    if text != NAME:
+        raise values.BadValue(f"{values.shown(text)}: a mesh has one MeshConfig", f"call it {NAME}")
+    return text
+
+
+def read_spec(node: Node, problems: Problems) -> MeshConfigSpec:
+    spec = Fields(node, "spec", problems, known=("trustDomain", "certificateLifetime", "defaultAction"))
+    spec.refuse_others()
+    defaults = MeshConfigSpec()
+    lifetime_s = spec.value("certificateLifetime", values.certificate_lifetime_s)
+    return MeshConfigSpec(
+        trust_domain=spec.value("trustDomain", values.trust_domain),
+        certificate_lifetime_s=defaults.certificate_lifetime_s if lifetime_s is None else lifetime_s,
+        default_action=spec.value("defaultAction", _default_action) or defaults.default_action,
+    )
+
+
+def _default_action(text: str) -> Action:
+    if text not in Action.__members__:
+        raise values.BadValue(f"{values.shown(text)} is not an action", "use DENY (or ALLOW, while migrating)")
+    return Action[text]
