@@ -1,0 +1,349 @@
+"""Keeps the sidecar in touch with its control plane.
+
+Theory of operation
+-------------------
+`ControlLink.run` keeps one Watch stream up, each in a `_Session` of its own: one TLS connection, made with the
+certificate current at that moment. The loop in `run` is all there is to reconnecting:
+
+    start a session; wait until it is up (the server answered a PING sent after our hello) or has ended
+    up:    it becomes the active one and the one before is stopped
+           wait until it ends, is going away (GOAWAY), or was made with a certificate since replaced; then begin again
+    ended: wait (back-off, 0.1 s to 5 s), then begin again
+
+So a replacement is made before the old stream is broken, and a certificate change leaves no gap. While two sessions are
+open, whatever we say goes to both, and the subscription's rule on versions keeps an old stream from undoing a new one.
+
+Sessions report their end by `error`; only bugs raise. Losing the control plane never stops the sidecar: the last good
+snapshot stays until the certificate expires (R03).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version as package_version
+
+import trio
+from trio.lowlevel import ParkingLot
+
+from certs.spiffe_id import SpiffeId
+from protos.hauberk.v1 import discovery_pb2, identity_pb2
+from sidecar.config import Config
+from sidecar.control.errors import ControlError, RpcError
+from sidecar.control.rpc import Channel, ChannelLimits, StreamCall, open_channel
+from sidecar.control.subscription import Accepted, Refused, Subscription
+from sidecar.errors import SidecarError
+from sidecar.identity.source import IdentitySource
+from sidecar.net.backoff import Backoff
+from sidecar.net.errors import TlsError
+from sidecar.net.tls import client_context
+from sidecar.rules.errors import RulesError
+from sidecar.rules.snapshot import Protocol, Snapshot
+
+log = logging.getLogger(__name__)
+
+WATCH_PATH = "/hauberk.v1.Discovery/Watch"
+RENEW_PATH = "/hauberk.v1.Identity/Renew"
+HEARTBEAT_S = 10.0
+CONNECT_TIMEOUT_S = 3.0
+RECONNECT_MAX_S = 5.0
+"""With the connect timeout: back within 10 s of the control plane's return."""
+WITHDRAW_TIMEOUT_S = 2.0
+PROVEN_S = 10.0
+"""A session this old, or one that brought a snapshot, resets the back-off when it ends."""
+OUTBOX_MAX = 256
+
+
+class ControlLink:
+    """The sidecar's side of the control channel. All methods but `run`, `renew` and `withdraw` are synchronous."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        identity: SpiffeId,
+        source: IdentitySource,
+        on_snapshot: Callable[[Snapshot], None],
+        instance: str,
+        clock: Callable[[], float],
+        rng: random.Random,
+        pinned_services: Iterable[str] = (),
+        limits: ChannelLimits | None = None,
+    ) -> None:
+        """`on_snapshot` gets every snapshot that is new, with the link already holding it; it refuses one by raising
+        SidecarError, RulesError or ValueError. `instance` is random per process. `pinned_services` are full names."""
+        self._config = config
+        self._identity = identity
+        self._source = source
+        self._on_snapshot = on_snapshot
+        self._clock = clock
+        self._limits = limits
+        self._backoff = Backoff(rng, max_s=RECONNECT_MAX_S)
+        self._sessions: list[_Session] = []
+        self._active: _Session | None = None
+        self._changed = ParkingLot()
+        self.last_error = ""
+        """Why there is no connection; empty while there is one."""
+        self.subscription = Subscription(
+            identity=identity,
+            service=config.service,
+            namespace=config.namespace,
+            instance=instance,
+            sidecar_version=package_version("hauberk"),
+            services_max=config.limits.subscriptions_max,
+        )
+        for name in pinned_services:
+            self.subscription.subscribe(name, clock(), pinned=True)
+
+    def __repr__(self) -> str:
+        return f"<ControlLink {'connected' if self.connected else 'not connected'}, {self.subscription!r}>"
+
+    @property
+    def connected(self) -> bool:
+        return self._active is not None and not self._active.has_ended
+
+    # What the sidecar says --------------------------------------------------------------------------------------
+
+    def needs(self, name: str) -> bool:
+        """Does the current snapshot say nothing about the service "name.namespace"?"""
+        return self.subscription.needs(name)
+
+    def subscribe(self, name: str) -> None:
+        """Ask about a service "name.namespace"; the answer is a snapshot that holds it. Raises SubscriptionsFull."""
+        self._say(self.subscription.subscribe(name, self._clock()))
+
+    def used(self, name: str) -> None:
+        """The service was called; names not used for a while are dropped."""
+        self.subscription.used(name, self._clock())
+
+    def advertise(self, address: str, ports: Mapping[int, Protocol]) -> None:
+        """The app accepts connections: send callers to `address` ("ip:port"). Said again after every reconnect."""
+        self._say(self.subscription.advertise(address, ports))
+
+    async def withdraw(self) -> None:
+        """No new callers, please. Returns when that was sent, at the latest after 2 s."""
+        message = self.subscription.withdraw()
+        sent = [session.post(message) for session in list(self._sessions)]
+        with trio.move_on_after(WITHDRAW_TIMEOUT_S):
+            for event in sent:
+                await event.wait()
+
+    async def renew(self, csr_der: bytes) -> identity_pb2.SvidResponse:
+        """Ask for a new certificate with the current one, for the rotator. Raises RpcError, TlsError."""
+        request = identity_pb2.RenewRequest(csr_der=csr_der)
+        channel = self._active.channel if self._active is not None else None
+        if channel is not None and channel.is_usable:
+            return await channel.unary(RENEW_PATH, request, identity_pb2.SvidResponse)
+        async with self._open_channel() as fresh:
+            return await fresh.unary(RENEW_PATH, request, identity_pb2.SvidResponse)
+
+    # The loop ---------------------------------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled. See the module's docstring."""
+        await self._source.wait_ready()
+        unsubscribe = self._source.subscribe(self._changed.unpark_all)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._beat)
+                task_status.started()
+                while True:
+                    await self._one_session(nursery)
+        finally:
+            unsubscribe()
+
+    async def _one_session(self, nursery: trio.Nursery) -> None:
+        session = _Session(self, self._source.generation)
+        nursery.start_soon(session.run)
+        while not (session.is_up or session.has_ended):
+            await self._changed.park()
+        if session.is_up:
+            previous, self._active = self._active, session
+            if previous is not None:
+                previous.stop()
+            self.last_error = ""
+            log.info("connected to the control plane", extra={"address": str(self._config.control_plane)})
+            while not (session.has_ended or session.is_going_away or session.generation != self._source.generation):
+                await self._changed.park()
+            if session.is_proven:
+                self._backoff.reset()
+            if not session.has_ended and not session.is_going_away:
+                return  # only to come back with the new certificate, at once
+        delay_s = self._backoff.next_delay_s()
+        if not self.connected:
+            self.last_error = session.error
+        error = session.error or "the control plane asked us to reconnect"
+        facts = {"address": str(self._config.control_plane), "error": error, "retry_in_s": round(delay_s, 2)}
+        log.warning("reconnecting to the control plane", extra=facts)
+        await trio.sleep(delay_s)
+
+    async def _beat(self) -> None:
+        while True:
+            await trio.sleep(HEARTBEAT_S)
+            now = self._clock()
+            self._say(self.subscription.heartbeat(now=now, certificate_not_after=self._not_after()))
+            self._say(self.subscription.expire(now))
+
+    def _open_channel(self) -> AbstractAsyncContextManager[Channel]:
+        return open_channel(
+            self._config.control_plane,
+            self._source.client_context(),
+            self._identity.trust_domain,
+            SpiffeId.for_control_plane(self._identity.trust_domain),
+            clock=self._clock,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+            limits=self._limits,
+        )
+
+    def _say(self, message: discovery_pb2.WatchRequest | None) -> None:
+        if message is not None:
+            for session in list(self._sessions):
+                session.post(message)
+
+    def _not_after(self) -> float:
+        return self._source.svid.not_after if self._source.svid else 0.0
+
+    # Snapshots --------------------------------------------------------------------------------------------------
+
+    def _received(self, message: discovery_pb2.Snapshot) -> discovery_pb2.WatchRequest:
+        """Apply a snapshot whole, or not at all. Returns the answer."""
+        verdict = self.subscription.receive(message)
+        answer = self._apply(verdict) if isinstance(verdict, Accepted) else verdict
+        if not isinstance(answer, Refused):
+            return answer
+        facts = {"epoch": answer.epoch, "version": answer.version, "reason": answer.reason}
+        log.error("snapshot refused, the last good one stays", extra=facts)
+        return self.subscription.refuse(answer.epoch, answer.version, answer.reason)
+
+    def _apply(self, accepted: Accepted) -> discovery_pb2.WatchRequest | Refused:
+        snapshot, previous = accepted.snapshot, self.subscription.current
+        ack = self.subscription.commit(accepted)
+        if accepted.is_unchanged:
+            return ack
+        try:
+            if accepted.bundle != self._source.bundle:
+                client_context(None, accepted.bundle)  # does OpenSSL take these anchors?
+            self._on_snapshot(snapshot)
+        except (SidecarError, RulesError, ValueError, ssl.SSLError) as error:
+            self.subscription.take_back(previous)
+            return Refused(epoch=snapshot.epoch, version=snapshot.version, reason=f"could not be applied: {error}")
+        self._source.set(bundle=accepted.bundle)
+        log.info("snapshot applied", extra={"epoch": snapshot.epoch, "version": snapshot.version})
+        return ack
+
+
+class _Session:
+    """One connection with one Watch stream."""
+
+    def __init__(self, link: ControlLink, generation: int) -> None:
+        self._link = link
+        self.generation = generation
+        """Of the identity source, when this session began."""
+        self._scope = trio.CancelScope()
+        self._outbox: deque[tuple[discovery_pb2.WatchRequest, trio.Event]] = deque()
+        self._posted = ParkingLot()
+        self._began_at = trio.current_time()
+        self._got_snapshot = False
+        self.channel: Channel | None = None
+        self.error = ""
+        self.is_up = False
+        self.has_ended = False
+
+    @property
+    def is_going_away(self) -> bool:
+        return self.channel is not None and not self.channel.is_usable
+
+    @property
+    def is_proven(self) -> bool:
+        return self._got_snapshot or trio.current_time() - self._began_at > PROVEN_S
+
+    def post(self, message: discovery_pb2.WatchRequest) -> trio.Event:
+        """Say it when the messages before it are said. The event is set when the socket took it, or nothing can be."""
+        sent = trio.Event()
+        if self.has_ended:
+            sent.set()
+        elif len(self._outbox) >= OUTBOX_MAX:
+            self._end("the control plane does not read what it is told")
+            self._scope.cancel()
+            sent.set()
+        else:
+            self._outbox.append((message, sent))
+            self._posted.unpark_all()
+        return sent
+
+    def stop(self) -> None:
+        """Another session took over."""
+        self._end("replaced")
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        try:
+            with self._scope:
+                async with self._link._open_channel() as channel:
+                    self.channel = channel
+                    async with channel.stream(WATCH_PATH, discovery_pb2.Snapshot) as call:
+                        await self._watch(channel, call)
+        except (ControlError, TlsError) as error:
+            self._end(str(error))
+        finally:
+            self._end("cancelled")
+
+    async def _watch(self, channel: Channel, call: StreamCall[discovery_pb2.Snapshot]) -> None:
+        link = self._link
+        # From here on this session hears everything that is said; what was said before is in the hello.
+        hello = link.subscription.open_stream(now=link._clock(), certificate_not_after=link._not_after())
+        said = [self.post(message) for message in hello]
+        link._sessions.append(self)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_all, call)
+            nursery.start_soon(self._prove, channel, said[-1])
+            try:
+                async for snapshot in call:
+                    if self.has_ended:
+                        break
+                    self._got_snapshot = True
+                    self.post(link._received(snapshot))
+                self._end("the control plane ended the stream")
+            except RpcError as error:
+                self._end(error.message or str(error))
+            nursery.cancel_scope.cancel()
+
+    async def _send_all(self, call: StreamCall[discovery_pb2.Snapshot]) -> None:
+        while True:
+            while not self._outbox:
+                await self._posted.park()
+            message, sent = self._outbox.popleft()
+            try:
+                await call.send(message)
+            except RpcError:
+                return  # whoever receives meets the same error and reports it
+            finally:
+                sent.set()
+
+    async def _prove(self, channel: Channel, said: trio.Event) -> None:
+        """Up, when the server has read our hello: in TLS 1.3 nothing else shows that it took our certificate (F18)."""
+        await said.wait()
+        try:
+            await channel.ping()
+        except RpcError:
+            return
+        self.is_up = True
+        self._link._changed.unpark_all()
+        await channel.wait_unusable()
+        self._link._changed.unpark_all()
+
+    def _end(self, error: str) -> None:
+        if self.has_ended:
+            return
+        self.has_ended = True
+        self.error = error
+        if self in self._link._sessions:
+            self._link._sessions.remove(self)
+        for _, sent in self._outbox:
+            sent.set()
+        self._outbox.clear()
+        self._link._changed.unpark_all()
