@@ -50,6 +50,7 @@ class DataPlane:
         metrics: Metrics,
         access_log: AccessLog,
         subscribe: Subscribe,
+        used: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._config = config
         self._driver = driver
@@ -58,7 +59,7 @@ class DataPlane:
         self._metrics = metrics
         self._access_log = access_log
         self._apps = {inbound.port: self._app_pool(inbound.port) for inbound in config.inbound}
-        self._outbound = Outbound(runtime, self._mesh_pool, subscribe)
+        self._outbound = Outbound(runtime, self._mesh_pool, subscribe, used)
         self._mesh_gate = Gate(config.limits.connections_max)
         self._app_gate = Gate(config.limits.connections_max)
         self._draining = False
@@ -81,6 +82,15 @@ class DataPlane:
     def snapshot_applied(self, snapshot: Snapshot) -> None:
         self._runtime.apply(snapshot)
         self._outbound.snapshot_changed()
+
+    @property
+    def app_failures(self) -> int:
+        """Connections to the app that failed since the last that did not."""
+        return max((pool.failures for pool in self._apps.values()), default=0)
+
+    def app_is_back(self) -> None:
+        for pool in self._apps.values():
+            pool.failures = 0
 
     async def sweep(self) -> None:
         """Forever: end what is overdue. The one timer of the data plane."""

@@ -29,12 +29,18 @@ class Outbound:
     """What the requests of all local connections share: pools of mesh connections, and names being looked up."""
 
     def __init__(
-        self, runtime: Runtime, make_pool: Callable[[Endpoint], Pool], subscribe: Callable[[str], bool]
+        self,
+        runtime: Runtime,
+        make_pool: Callable[[Endpoint], Pool],
+        subscribe: Callable[[str], bool],
+        used: Callable[[str], None],
     ) -> None:
         self.runtime = runtime
         self._make_pool = make_pool
         self._subscribe = subscribe
         """Asks the control plane about "name.namespace". False: the control plane is out of reach or the list full."""
+        self._used = used
+        """Keeps a name that is called from being forgotten."""
         self._pools: dict[tuple[str, str], Pool] = {}
         self._lookups: dict[str, dict[_ToService, float]] = {}
         """Name -> who waits for it, and until when."""
@@ -46,7 +52,10 @@ class Outbound:
     def service(self, name: str) -> Service | None:
         """None: the control plane has not told us of it yet."""
         snapshot, _ = self.runtime.current()
-        return snapshot.services.get(name)
+        service = snapshot.services.get(name)
+        if service is not None:
+            self._used(name)
+        return service
 
     def look_up(self, name: str, call: _ToService) -> None:
         """Park the call until a snapshot answers for `name`. Raises NoEndpoint or TooManyRequests."""
