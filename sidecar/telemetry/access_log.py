@@ -99,7 +99,7 @@ class AccessLog:
         queue_lines_max: int = QUEUE_LINES_MAX,
     ) -> None:
         """`write` gets at most CHUNK_OCTETS_MAX octets of whole lines and waits until they are written, raising OSError
-        if they cannot be. `on_drop` is told how many lines were lost."""
+        if they cannot be; cancelled, it has written nothing of them. `on_drop` is told how many lines were lost."""
         if mode not in ("all", "denied", "off"):
             raise ValueError(f"unknown access log mode {mode!r}")
         self._mode = mode
@@ -108,6 +108,9 @@ class AccessLog:
         self._queue: deque[Exchange | RefusedConnection] = deque()
         self._queue_lines_max = queue_lines_max
         self._arrived = trio.Event()
+        self._chunk = b""
+        self._chunk_lines = 0
+        """Lines in `_chunk` that are not written yet."""
 
     def __repr__(self) -> str:
         return f"<AccessLog mode={self._mode} waiting={len(self._queue)}>"
@@ -146,18 +149,16 @@ class AccessLog:
             self._drop_all()
 
     async def _drain(self) -> None:
-        while self._queue:
-            chunk, lines = self._next_chunk()
-            written = False
+        """Write until nothing waits. A chunk whose write is cancelled stays, for the next call."""
+        while self._chunk_lines or self._queue:
+            if not self._chunk_lines:
+                self._chunk, self._chunk_lines = self._next_chunk()
             try:
-                await self._write(chunk)
-                written = True
+                await self._write(self._chunk)
             except OSError:
                 # Nobody reads any more (EPIPE) or the disk is full: the data plane goes on, the counter tells.
-                pass
-            finally:
-                if not written:
-                    self._on_drop(lines)
+                self._on_drop(self._chunk_lines)
+            self._chunk_lines = 0
 
     def _next_chunk(self) -> tuple[bytes, int]:
         """As many whole lines as fit one chunk, at least one, and their number."""
@@ -173,8 +174,10 @@ class AccessLog:
         return chunk, lines
 
     def _drop_all(self) -> None:
-        if self._queue:
-            self._on_drop(len(self._queue))
+        lost = self._chunk_lines + len(self._queue)
+        if lost:
+            self._on_drop(lost)
+            self._chunk_lines = 0
             self._queue.clear()
 
 
