@@ -1,0 +1,68 @@
+"""`hauberk apply`: make the mesh's policy what the files say. All of them, or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from control_plane.cli.options import output_option, reaches_control_plane, wait_options
+from control_plane.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from protos.hauberk.v1 import config_pb2
+
+
+@click.command(
+    "apply",
+    cls=Verb,
+    short_help="Create or update resources from YAML files.",
+    examples=(
+        "hauberk apply -f policies/",
+        "hauberk apply -f orders.yaml --wait --timeout 5s",
+        "hauberk apply -f orders.yaml --dry-run",
+        "generate-policy | hauberk apply -f -",
+    ),
+)
+@click.option(
+    "-f", "--file", "names", multiple=True, required=True, metavar="FILE|DIR",
+    help="A YAML file, a directory of them, or - for standard input. May be given more than once.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Check everything and say what would change, but change nothing.")
+@wait_options
+@output_option()
+@reaches_control_plane
+def apply(names: tuple[str, ...], *, dry_run: bool, wait: bool, timeout_s: float, output: str, socket: Path) -> None:
+    """Create or update resources from YAML files.
+
+    Every document is checked before any is stored: one that is wrong (an unknown field, a key given twice, an identity
+    that cannot be) refuses them all and is named with its file, line and field.
+    """
+    from control_plane.cli import client, files, propagation
+    from control_plane.cli.output import plain, print_data
+    from protos.hauberk.v1 import config_pb2
+
+    if dry_run and wait:
+        raise click.UsageError("--dry-run changes nothing, so there is nothing to --wait for; leave one of them out")
+    request = config_pb2.ApplyRequest(
+        files=files.read_sources(names), dry_run=dry_run, wait=wait, wait_timeout_s=timeout_s if wait else 0.0
+    )
+    allowed_s = client.CALL_TIMEOUT_S + (timeout_s if wait else 0.0)
+    with client.Client(socket) as control_plane:
+        answer = control_plane.call("Config/Apply", request, config_pb2.ApplyResponse, timeout_s=allowed_s)
+    if output == "table":
+        for change in answer.changes:
+            click.echo(describe(change, dry_run=dry_run))
+    else:
+        print_data(plain(answer), output)
+    if wait:
+        propagation.report(answer.propagation, answer.version, timeout_s)
+
+
+def describe(change: config_pb2.Change, *, dry_run: bool = False) -> str:
+    """`AuthorizationPolicy shop/orders created`."""
+    from control_plane.cli.output import printable
+
+    name = f"{change.namespace}/{change.name}" if change.namespace else change.name
+    return printable(f"{change.kind} {name} {change.what}") + (" (dry run)" if dry_run else "")

@@ -1,0 +1,130 @@
+"""Tables for people, JSON and YAML for programs.
+
+What is shown may come from a sidecar that is not friendly (the reason of a NACK, say), so no control character reaches
+a terminal: `printable` shows them as escapes. Colours only on a terminal and without NO_COLOR.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from rich.console import Console
+
+WIDE = 10_000
+"""Columns when it is not a terminal: programs that read lines want them whole."""
+
+Plain = dict[str, Any]
+"""What JSON and YAML can hold."""
+
+
+def printable(text: str) -> str:
+    """`text` with everything a terminal would act on shown as an escape. Newlines stay."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
+def note(text: str) -> None:
+    """For people, on standard error, so that standard output holds the answer and nothing else."""
+    click.echo(text, err=True)
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    plain = Console(highlight=False, markup=False, emoji=False)
+    return plain if plain.is_terminal else Console(highlight=False, markup=False, emoji=False, width=WIDE)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Left-aligned columns without lines, as `ls` and `ps` do it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+    for column in columns:
+        table.add_column(Text(column), overflow="fold", no_wrap=not out.is_terminal)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    out.print(table)
+
+
+def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """One `name  value` a line."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in pairs:
+        table.add_row(Text(name, style="bold"), Text(printable(value)))
+    console().print(table)
+
+
+def print_data(data: Any, output: str) -> None:
+    """`data` as JSON or YAML."""
+    if output == "json":
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        import yaml
+
+        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def plain(message: Message) -> Plain:
+    """A protobuf message as plain data: every field by its name in the .proto, numbers as numbers."""
+    return {field.name: _plain_field(getattr(message, field.name)) for field in message.DESCRIPTOR.fields}
+
+
+def _plain_field(value: Any) -> Any:
+    from google.protobuf.message import Message
+
+    if isinstance(value, Message):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain_field(item) for key, item in sorted(value.items())}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str | bool | int):
+        return value
+    return [_plain_field(item) for item in value]
+
+
+def clock(unix_s: float) -> str:
+    """A point in time, to the second, in UTC; "-" for none."""
+    if not unix_s or not math.isfinite(unix_s):
+        return "-"
+    try:
+        return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return "-"
+
+
+def span(seconds: float) -> str:
+    """How long, to two units: "58m", "1h 30m", "2d 4h", "-3s"."""
+    if not math.isfinite(seconds):
+        return "-"
+    sign, rest = ("-" if seconds <= -0.5 else ""), round(abs(seconds))
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+        if len(parts) == 2 or (parts and unit == "m"):
+            break
+    return sign + (" ".join(parts) or "0s")
+
+
+def until(unix_s: float, now: float) -> str:
+    """When, seen from now: "in 58m", "3s ago"; "-" for never set."""
+    if not unix_s:
+        return "-"
+    return f"in {span(unix_s - now)}" if unix_s >= now else f"{span(now - unix_s)} ago"

@@ -1,0 +1,119 @@
+"""`hauberk status`: who is in the mesh, and is all well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from control_plane.cli.options import output_option, reaches_control_plane
+from control_plane.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from protos.hauberk.v1 import admin_pb2
+
+SKEW_WARN_S = 5.0
+"""Certificates are valid from a minute before they are made; a clock that is off by more than this needs a look."""
+
+
+@click.command(
+    "status",
+    cls=Verb,
+    short_help="Show the control plane and its sidecars.",
+    examples=("hauberk status", "hauberk status -o json | jq '.workloads[].spiffe_id'"),
+)
+@output_option()
+@reaches_control_plane
+def status(*, output: str, socket: Path) -> None:
+    """Show the control plane and every sidecar it knows.
+
+    POLICY is the version a sidecar lives by, and the one last sent to it if that is another; CERTIFICATE says when the
+    one it holds ends.
+    """
+    from control_plane.cli.client import Client
+    from control_plane.cli.output import plain, print_data
+    from protos.hauberk.v1 import admin_pb2
+
+    with Client(socket) as control_plane:
+        answer = control_plane.call("Admin/Status", admin_pb2.StatusRequest(), admin_pb2.StatusResponse)
+    if output == "table":
+        show(answer)
+    else:
+        print_data(plain(answer), output)
+
+
+def show(answer: admin_pb2.StatusResponse) -> None:
+    """The control plane in a few lines, then one line for each sidecar, then what needs somebody's attention."""
+    from control_plane.cli.output import clock, print_pairs, print_table, until
+
+    now = answer.server_time
+    print_pairs(
+        [
+            ("trust domain", answer.trust_domain),
+            ("control plane", answer.control_plane_version),
+            ("policy version", f"{answer.version} (epoch {answer.epoch})"),
+            ("default action", answer.default_action),
+            ("trust anchor", answer.anchor_sha256),
+            ("anchor valid until", f"{clock(answer.anchor_not_after)} ({until(answer.anchor_not_after, now)})"),
+        ]
+    )
+    click.echo()
+    if not answer.workloads:
+        click.echo("no sidecar has joined yet; `hauberk token create --service NAME` makes a token for one")
+        return
+    rows = [
+        [
+            f"{one.service}.{one.namespace}",
+            one.spiffe_id,
+            one.instance[:8],
+            "connected" if one.connected else f"gone ({until(one.last_seen, now)})",
+            one.ports or "-",
+            one.address or "-",
+            policy(one),
+            until(one.certificate_not_after, now),
+            f"{one.clock_skew_s:+.1f}s",
+            one.sidecar_version or "-",
+        ]
+        for one in sorted(answer.workloads, key=lambda one: (one.namespace, one.service, one.instance))
+    ]
+    columns = [
+        "SERVICE",
+        "IDENTITY",
+        "INSTANCE",
+        "SIDECAR",
+        "PORTS",
+        "ADDRESS",
+        "POLICY",
+        "CERTIFICATE",
+        "CLOCK",
+        "VERSION",
+    ]
+    print_table(columns, rows)
+    for line in problems(answer):
+        click.secho(line, fg="yellow", err=True)
+
+
+def policy(one: admin_pb2.WorkloadStatus) -> str:
+    """Which version it lives by, against the one it was sent."""
+    if one.rejected_reason:
+        return f"{one.acknowledged_version} (refused {one.pushed_version})"
+    if one.acknowledged_version != one.pushed_version:
+        return f"{one.acknowledged_version} ({one.pushed_version} sent)"
+    return str(one.acknowledged_version)
+
+
+def problems(answer: admin_pb2.StatusResponse) -> list[str]:
+    """What an operator should look at, a line each."""
+    from control_plane.cli.output import printable, span
+
+    lines = []
+    for one in answer.workloads:
+        who = f"{one.service}.{one.namespace} ({one.instance[:8]})"
+        if one.rejected_reason:
+            lines.append(f"{who} refused version {one.pushed_version}: {one.rejected_reason}")
+        if abs(one.clock_skew_s) > SKEW_WARN_S:
+            lines.append(f"{who}: its clock is off by {span(one.clock_skew_s)}; set it by NTP")
+        if one.certificate_not_after and one.certificate_not_after <= answer.server_time:
+            lines.append(f"{who}: its certificate has expired; it can neither call nor be called")
+    return [printable(line).replace("\n", " ") for line in lines]
