@@ -1,4 +1,4 @@
-# ruff: noqa: N818  # they are named after the gRPC status they become
+# they are named after the gRPC status they become
 """What the control plane raises on purpose: one tree, each class carrying the gRPC status it becomes.
 
 `status` is the name of a gRPC status code (https://grpc.github.io/grpc/core/md_doc_statuscodes.html); it is turned into

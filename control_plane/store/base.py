@@ -42,7 +42,7 @@ class Store(Protocol):
 
     @property
     def epoch(self) -> int:
-        """63 random bits, drawn when the store was made; drawn again by `new_epoch`."""
+        """62 random bits, drawn when the store was made; `new_epoch` makes it larger."""
 
     @property
     def revision(self) -> int:

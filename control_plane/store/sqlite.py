@@ -43,10 +43,13 @@ from control_plane.store.rows import ENDPOINT_COLUMNS, RESOURCE_COLUMNS, SPEC_CO
 class SqliteStore:
     """`control_plane.store.base.Store` on one SQLite file."""
 
-    def __init__(self, connection: sqlite3.Connection, lock_fd: int, path: Path) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, lock_fd: int, path: Path, token_bytes: Callable[[int], bytes]
+    ) -> None:
         self._connection = connection
         self._lock_fd = lock_fd
         self._path = path
+        self._token_bytes = token_bytes
         self._depth = 0
 
     def __repr__(self) -> str:
@@ -63,8 +66,8 @@ class SqliteStore:
             sqlite_file.check_file(path)
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             sqlite_file.configure(connection, path)
-            store = cls(connection, lock_fd, path)
-            store._migrate(token_bytes)
+            store = cls(connection, lock_fd, path, token_bytes)
+            store._migrate()
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -102,7 +105,7 @@ class SqliteStore:
         finally:
             self._depth = 0
 
-    def _migrate(self, token_bytes: Callable[[int], bytes]) -> None:
+    def _migrate(self) -> None:
         """Applies what this file lacks, one transaction a step."""
         (held,) = self._one("PRAGMA user_version")
         steps = sqlite_file.migrations()
@@ -117,7 +120,7 @@ class SqliteStore:
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version = {number:d}")
                 if number == 1:
-                    epoch = int.from_bytes(token_bytes(8), "big") >> 1 or 1
+                    epoch = int.from_bytes(self._token_bytes(8), "big") >> 2 or 1
                     self._connection.execute("INSERT INTO clock VALUES (1, ?, 1)", (epoch,))
 
     def _one(self, sql: str, *values: object) -> tuple[int, ...]:
@@ -135,10 +138,12 @@ class SqliteStore:
         return self._one("SELECT revision FROM clock")[0]
 
     def new_epoch(self) -> int:
-        epoch = int.from_bytes(os.urandom(8), "big") >> 1 or 1
+        # Larger, because sidecars refuse a smaller one on a stream that is open; by how much nobody can foretell, so
+        # that two restores of one backup do not begin the same epoch.
+        step = 1 + int.from_bytes(self._token_bytes(4), "big")
         with self.transaction():
-            self._connection.execute("UPDATE clock SET epoch = ?, revision = revision + 1", (epoch,))
-        return epoch
+            sql = "UPDATE clock SET epoch = epoch + ?, revision = revision + 1 RETURNING epoch"
+            return self._one(sql, step)[0]
 
     def next_revision(self) -> int:
         with self.transaction():

@@ -1,0 +1,127 @@
+"""CreateToken and Status: who may join, who is there, and is all well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from certs.spiffe_id import TrustDomain
+from control_plane import tokens
+from control_plane.api.authz import Caller
+from control_plane.audit import AuditLog
+from control_plane.ca.authority import CertificateAuthority
+from control_plane.push.hub import Hub
+from control_plane.push.session import Session
+from control_plane.push.snapshot import WorldLoader
+from control_plane.registry import Instance, Registry
+from control_plane.store.base import Store
+from protos.hauberk.v1 import admin_pb2 as pb
+
+
+class AdminApi:
+    """Handlers of hauberk.v1.Admin."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        authority: CertificateAuthority,
+        audit: AuditLog,
+        registry: Registry,
+        hub: Hub,
+        loader: WorldLoader,
+        trust_domain: TrustDomain,
+        join_port: Callable[[], int],
+        release: str,
+        now: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._authority = authority
+        self._audit = audit
+        self._registry = registry
+        self._hub = hub
+        self._loader = loader
+        self._trust_domain = trust_domain
+        self._join_port = join_port
+        self._release = release
+        self._now = now
+
+    async def create_token(self, caller: Caller, request: pb.CreateTokenRequest) -> pb.CreateTokenResponse:
+        now = self._now()
+        spec = tokens.workload_spec(
+            self._trust_domain,
+            service=request.service,
+            namespace=request.namespace,
+            service_account=request.service_account,
+            labels=request.labels,
+        )
+        with self._store.transaction():
+            made = tokens.create(
+                self._store,
+                spec,
+                ttl_s=request.ttl_s,
+                created_by=caller.name,
+                now=now,
+                pin=self._authority.pin,
+                join_port=self._join_port(),
+            )
+            token = made.record
+            self._audit.append(
+                "token.created",
+                at=now,
+                by=caller.name,
+                token_id=token.token_id,
+                spiffe_id=str(spec.spiffe_id),
+                service=spec.service,
+                expires_at=token.expires_at,
+            )
+        return pb.CreateTokenResponse(
+            token=made.text, token_id=token.token_id, spiffe_id=str(spec.spiffe_id), expires_at=token.expires_at
+        )
+
+    async def status(self, _caller: Caller, _request: pb.StatusRequest) -> pb.StatusResponse:
+        world = self._loader.load()
+        sessions = {session.key: session for session in self._hub}
+        instances = list(self._registry)
+        present = {one.workload.workload_id for one in instances}
+        workloads: list[pb.WorkloadStatus] = [_instance_status(one, sessions.get(one.key)) for one in instances]
+        workloads += [
+            _instance_status(Instance(workload=one, name=""), None)
+            for one in world.workloads
+            if one.workload_id not in present
+        ]
+        workloads.sort(key=lambda one: (one.namespace, one.service, one.spiffe_id, one.instance))
+        return pb.StatusResponse(
+            trust_domain=self._trust_domain.name,
+            epoch=world.epoch,
+            version=world.revision,
+            default_action=world.mesh.default_action.value,
+            server_time=self._now(),
+            anchor_sha256=self._authority.pin.hex(),
+            anchor_not_after=self._authority.anchor_not_after,
+            workloads=workloads,
+            control_plane_version=self._release,
+        )
+
+
+def _instance_status(instance: Instance, session: Session | None) -> pb.WorkloadStatus:
+    spec = instance.workload.spec
+    endpoint = instance.endpoint
+    ports = sorted(endpoint.ports.items()) if endpoint else []
+    return pb.WorkloadStatus(
+        spiffe_id=str(spec.spiffe_id),
+        service=spec.service,
+        namespace=spec.namespace,
+        instance=instance.name,
+        connected=instance.is_connected,
+        address=endpoint.address if endpoint else "",
+        ports=", ".join(f"{port}/{kind.value}" for port, kind in ports),
+        acknowledged_version=session.acknowledged_version if session else 0,
+        pushed_version=session.sent_version if session else 0,
+        rejected_reason=session.rejected_reason if session else "",
+        certificate_not_after=instance.certificate_not_after,
+        clock_skew_s=instance.clock_skew_s,
+        connected_since=instance.connected_since,
+        sidecar_version=instance.sidecar_version,
+        last_seen=instance.last_seen,
+        labels=dict(spec.labels),
+    )

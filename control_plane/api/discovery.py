@@ -1,0 +1,206 @@
+"""Watch: one stream a sidecar. Snapshots go out; acknowledgements, subscriptions and endpoints come in.
+
+Two tasks serve a stream, one reads and one writes; whichever ends first ends it. The reader changes the session's and
+the registry's state at once and never waits for the writer, so a sidecar that does not read cannot keep us from hearing
+it withdraw. The stream ends when the caller's certificate does: the sidecar has a newer one by then and reconnects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+from control_plane.api.advertised import read_address, read_ports
+from control_plane.api.authz import Caller
+from control_plane.api.identity import workload_of
+from control_plane.errors import InvalidRequest, Replaced, Unauthenticated
+from control_plane.logs import fields
+from control_plane.model import Workload
+from control_plane.push.hub import Hub, Subscriber
+from control_plane.push.session import Session
+from control_plane.registry import Registry
+from control_plane.store.base import Store
+from protos.hauberk.v1 import discovery_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+HELLO_S = 10.0
+"""How long a stream may stay silent at its beginning."""
+
+EPOCH_S_MIN = 60.0
+"""Between two epochs that sidecars caused."""
+
+_INSTANCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+class DiscoveryApi:
+    """Handler of hauberk.v1.Discovery."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        registry: Registry,
+        hub: Hub,
+        subscriptions_max: int,
+        streams_max: int,
+        now: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._hub = hub
+        self._subscriptions_max = subscriptions_max
+        self._streams_max = streams_max
+        self._now = now
+        self._next_epoch_at = 0.0
+
+    async def watch(
+        self,
+        caller: Caller,
+        requests: AsyncIterator[pb.WatchRequest],
+        send: Callable[[pb.Snapshot], Awaitable[None]],
+    ) -> None:
+        """Returns when the sidecar ends the stream. Raises ControlPlaneError when we do."""
+        workload = workload_of(self._store, caller)
+        hello = await _first(requests)
+        session = self._session(workload, hello)
+        stream = self._registry.connected(
+            workload, hello.instance, sidecar_version=hello.sidecar_version[:64], now=self._now()
+        )
+        subscriber: Subscriber | None = None
+        try:
+            self._heard(stream, hello.clock, hello.certificate_not_after)
+            subscriber = self._hub.add(session)
+            self._end_oldest(subscriber)
+            log.info("sidecar connected", extra=fields(sidecar=session.label, version=hello.version))
+            await self._serve(caller, stream, subscriber, requests, send)
+        finally:
+            if subscriber is not None:
+                self._hub.remove(subscriber)
+            self._registry.disconnected(stream, self._now())
+            log.info("sidecar disconnected", extra=fields(sidecar=session.label))
+
+    def _session(self, workload: Workload, hello: pb.Hello) -> Session:
+        if not _INSTANCE.fullmatch(hello.instance):
+            raise InvalidRequest("hello.instance: must be 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
+        if hello.epoch == self._store.epoch and hello.version > self._store.revision:
+            self._begin_epoch(hello)
+        session = Session(
+            workload=workload,
+            instance=hello.instance,
+            epoch_held=hello.epoch,
+            version_held=hello.version,
+            epoch=self._store.epoch,
+        )
+        session.subscribe(self._services(hello.services))
+        return session
+
+    def _end_oldest(self, newest: Subscriber) -> None:
+        """A sidecar that moves to a new certificate has two streams for a moment. More than that means that older ones
+        are broken and nobody noticed yet: the oldest make room, so that no sidecar can be locked out by its own past
+        (security.md G25)."""
+        others = self._hub.others(newest)
+        for older in others[: max(0, len(others) + 1 - self._streams_max)]:
+            older.close(Replaced("newer watch streams of this sidecar took over"))
+
+    def _begin_epoch(self, hello: pb.Hello) -> None:
+        """A sidecar holds a version this store has not reached: the store was restored from a backup (security.md J07),
+        or the sidecar lies. A new epoch is right in the first case and harmless in the second, if it is rare."""
+        now = self._now()
+        if now < self._next_epoch_at:
+            raise InvalidRequest(f"hello.version: {hello.version} does not exist in this epoch")
+        self._next_epoch_at = now + EPOCH_S_MIN
+        epoch = self._store.new_epoch()
+        facts = fields(instance=hello.instance, version=hello.version, epoch=epoch)
+        log.warning("store is older than what a sidecar holds, so a new epoch begins", extra=facts)
+        self._hub.notify()
+
+    async def _serve(
+        self,
+        caller: Caller,
+        stream: int,
+        subscriber: Subscriber,
+        requests: AsyncIterator[pb.WatchRequest],
+        send: Callable[[pb.Snapshot], Awaitable[None]],
+    ) -> None:
+        reader = asyncio.create_task(self._read(stream, subscriber, requests))
+        writer = asyncio.create_task(self._write(subscriber, send))
+        tasks = {reader, writer}
+        left_s = min(caller.not_after - self._now(), 86_400.0)
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=max(0.0, left_s), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if not done:
+            raise Unauthenticated("the certificate of this connection has expired; reconnect with the renewed one")
+        for task in done:
+            task.result()
+
+    async def _write(self, subscriber: Subscriber, send: Callable[[pb.Snapshot], Awaitable[None]]) -> None:
+        while True:
+            await send(await subscriber.wait_next(self._now))
+
+    async def _read(self, stream: int, subscriber: Subscriber, requests: AsyncIterator[pb.WatchRequest]) -> None:
+        async for request in requests:
+            self._take(stream, subscriber, request)
+
+    def _take(self, stream: int, subscriber: Subscriber, request: pb.WatchRequest) -> None:
+        """One message of the sidecar's. Raises InvalidRequest."""
+        session = subscriber.session
+        match request.WhichOneof("body"):
+            case "ack":
+                session.acknowledge(request.ack.epoch, request.ack.version)
+                subscriber.woken.set()
+                self._hub.answered()
+            case "nack":
+                session.reject(request.nack.epoch, request.nack.version, request.nack.reason)
+                log.warning(
+                    "sidecar rejected a snapshot",
+                    extra=fields(sidecar=session.label, version=request.nack.version, reason=session.rejected_reason),
+                )
+                subscriber.woken.set()
+                self._hub.answered()
+            case "subscribe":
+                session.subscribe(self._services(request.subscribe.services))
+                self._hub.refresh(subscriber)
+            case "advertise":
+                address = read_address(request.advertise.address)
+                ports = read_ports(request.advertise.ports)
+                if self._registry.advertise(stream, address, ports, self._now()):
+                    self._hub.notify()
+            case "withdraw":
+                if self._registry.withdraw(stream, self._now()):
+                    self._hub.notify()
+            case "heartbeat":
+                self._heard(stream, request.heartbeat.clock, request.heartbeat.certificate_not_after)
+            case _:  # a second hello, or a kind of message from the future
+                raise InvalidRequest("expected ack, nack, subscribe, advertise, withdraw or heartbeat")
+
+    def _heard(self, stream: int, clock: float, certificate_not_after: float) -> None:
+        self._registry.heard(stream, clock=clock, certificate_not_after=certificate_not_after, now=self._now())
+
+    def _services(self, names: Iterable[str]) -> frozenset[str]:
+        services = frozenset(names)
+        if len(services) > self._subscriptions_max:
+            raise InvalidRequest(f"services: at most {self._subscriptions_max}")
+        for one in services:
+            name, _, namespace = one.partition(".")
+            if not (_DNS_LABEL.fullmatch(name) and _DNS_LABEL.fullmatch(namespace)):
+                raise InvalidRequest(f'services: {one[:130]!r} is not "service.namespace"')
+        return services
+
+
+async def _first(requests: AsyncIterator[pb.WatchRequest]) -> pb.Hello:
+    try:
+        async with asyncio.timeout(HELLO_S):
+            request = await anext(requests)
+    except (TimeoutError, StopAsyncIteration):
+        raise InvalidRequest("a watch stream begins with hello") from None
+    if request.WhichOneof("body") != "hello":
+        raise InvalidRequest("a watch stream begins with hello")
+    return request.hello

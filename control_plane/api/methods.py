@@ -1,0 +1,84 @@
+"""What the server serves: each method's path, messages and handler, taken from the service descriptors.
+
+A service whose descriptor names a method nobody handles stops the start: nothing is half served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from control_plane.api.admin import AdminApi
+from control_plane.api.authz import Caller
+from control_plane.api.config import ConfigApi
+from control_plane.api.discovery import DiscoveryApi
+from control_plane.api.identity import IdentityApi
+from protos.hauberk.v1 import admin_pb2, config_pb2, discovery_pb2, identity_pb2
+
+UnaryHandler = Callable[[Caller, Any], Awaitable[Message]]
+StreamHandler = Callable[[Caller, AsyncIterator[Any], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+"""(caller, messages in, send one message out). Any: each handler knows its own message type."""
+
+FILES: tuple[FileDescriptor, ...] = (
+    identity_pb2.DESCRIPTOR,
+    discovery_pb2.DESCRIPTOR,
+    config_pb2.DESCRIPTOR,
+    admin_pb2.DESCRIPTOR,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One RPC. Exactly one of the handlers is there."""
+
+    service: str
+    """ "hauberk.v1.Identity" """
+    name: str
+    request: type[Message]
+    unary: UnaryHandler | None = None
+    stream: StreamHandler | None = None
+
+    @property
+    def path(self) -> str:
+        return f"/{self.service}/{self.name}"
+
+
+def methods(identity: IdentityApi, discovery: DiscoveryApi, config: ConfigApi, admin: AdminApi) -> tuple[Method, ...]:
+    """Every method of our services. Raises RuntimeError if descriptors and handlers do not match."""
+    unary: Mapping[str, UnaryHandler] = {
+        "hauberk.v1.Identity/Join": identity.join,
+        "hauberk.v1.Identity/Renew": identity.renew,
+        "hauberk.v1.Config/Apply": config.apply,
+        "hauberk.v1.Config/Get": config.get,
+        "hauberk.v1.Config/List": config.list_all,
+        "hauberk.v1.Config/Delete": config.delete,
+        "hauberk.v1.Config/Explain": config.explain,
+        "hauberk.v1.Admin/CreateToken": admin.create_token,
+        "hauberk.v1.Admin/Status": admin.status,
+    }
+    stream: Mapping[str, StreamHandler] = {"hauberk.v1.Discovery/Watch": discovery.watch}
+    found: list[Method] = []
+    for file in FILES:
+        for service in file.services_by_name.values():
+            for one in service.methods:
+                key = f"{service.full_name}/{one.name}"
+                handlers = stream if one.client_streaming or one.server_streaming else unary
+                if key not in handlers:
+                    raise RuntimeError(f"{key} is declared but nobody handles it")
+                found.append(
+                    Method(
+                        service=service.full_name,
+                        name=one.name,
+                        request=GetMessageClass(one.input_type),
+                        unary=unary.get(key),
+                        stream=stream.get(key),
+                    )
+                )
+    if len(found) != len(unary) + len(stream):
+        raise RuntimeError("a handler belongs to no declared method")
+    return tuple(found)

@@ -1,0 +1,260 @@
+"""The composition root: everything of the control plane is made and wired here.
+
+`run(config)` is what the command line calls; `serve(config)` is the same for whoever has an event loop. Start order is
+the order of refusal: data directory, lock and store, CA, ports; until all are right nothing is served and nothing on
+disk has changed but what a first start creates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from certs.spiffe_id import TrustDomain
+from control_plane import logs
+from control_plane.api.admin import AdminApi
+from control_plane.api.config import ConfigApi
+from control_plane.api.credentials import OwnCertificate
+from control_plane.api.discovery import DiscoveryApi
+from control_plane.api.identity import IdentityApi
+from control_plane.api.methods import methods
+from control_plane.api.server import Addresses, GrpcServer
+from control_plane.audit import AuditLog
+from control_plane.ca.authority import CertificateAuthority
+from control_plane.ca.errors import CaError
+from control_plane.ca.keystore import CA_NAME
+from control_plane.config import ControlPlaneConfig, check
+from control_plane.errors import ControlPlaneError, StartError, StoreError
+from control_plane.limits import RateLimit
+from control_plane.logs import fields
+from control_plane.push.hub import Hub
+from control_plane.push.snapshot import WorldLoader
+from control_plane.registry import Registry
+from control_plane.store.base import Store
+from control_plane.store.sqlite import SqliteStore
+
+log = logging.getLogger(__name__)
+
+STORE_NAME = "hauberk.db"
+AUDIT_NAME = "audit.jsonl"
+TICK_S = 0.5
+STOP_GRACE_S = 1.0
+FORGET_EVERY_S = 3_600.0
+EXPIRED_KEPT_S = 86_400.0
+"""Expired tokens and certificates are remembered this long, to tell people what happened to theirs."""
+
+Started = Callable[[Addresses], None]
+
+
+def run(config: ControlPlaneConfig, *, started: Started | None = None) -> int:
+    """Serves until SIGTERM or SIGINT. The exit code: 0, or 1 with one line on standard error."""
+    logs.to_standard_error()
+    try:
+        asyncio.run(_until_signal(config, started))
+    except StartError as error:
+        sys.stderr.write(f"hauberk control-plane: {error}\n")
+        return 1
+    return 0
+
+
+async def _until_signal(config: ControlPlaneConfig, started: Started | None) -> None:
+    serving = asyncio.create_task(serve(config, started=started))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, serving.cancel)
+    try:
+        await serving
+    except asyncio.CancelledError:
+        log.info("control plane stopped")
+
+
+async def serve(
+    config: ControlPlaneConfig, *, now: Callable[[], float] = time.time, started: Started | None = None
+) -> None:
+    """Serves until cancelled, then ends every stream with UNAVAILABLE and stops within STOP_GRACE_S.
+
+    `started` gets the addresses as bound, once calls are answered. Raises StartError."""
+    check(config)
+    with contextlib.ExitStack() as stack:
+        state = _open_state(config, stack, now)
+        hub, server = state.hub, state.server
+        addresses = await server.start(config.listen, config.join_listen, config.operator_socket_path)
+        state.join_port = addresses.join_listen.port
+        log.info(
+            "control plane listening",
+            extra=fields(
+                listen=str(addresses.listen),
+                join_listen=str(addresses.join_listen),
+                operator_socket=str(addresses.operator_socket),
+                epoch=state.store.epoch,
+                version=state.store.revision,
+            ),
+        )
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(hub.run())
+                tasks.create_task(_tick(state, now))
+                if started is not None:
+                    started(addresses)
+        finally:
+            hub.close()
+            await server.stop(STOP_GRACE_S)
+
+
+@dataclass(slots=True, kw_only=True)
+class _State:
+    """What `serve` holds while it serves."""
+
+    store: Store
+    registry: Registry
+    hub: Hub
+    certificate: OwnCertificate
+    server: GrpcServer
+    join_port: int = 0
+
+
+def _open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Callable[[], float]) -> _State:
+    """Opens and wires everything; `stack` closes what was opened. Raises StartError."""
+    limits = config.limits
+    trust_domain = TrustDomain.parse(config.trust_domain)
+    prepare_data_dir(config.data_dir)
+    store = stack.enter_context(contextlib.closing(SqliteStore.open(config.data_dir / STORE_NAME)))
+    audit = stack.enter_context(contextlib.closing(AuditLog.open(config.data_dir / AUDIT_NAME)))
+    store.record_fact("trust domain", trust_domain.name)
+    try:
+        authority = _authority(config, trust_domain, store, now())
+        certificate = OwnCertificate(authority, store, trust_domain, now())
+    except CaError as error:
+        raise StartError(str(error)) from error
+    loader = WorldLoader(
+        store,
+        trust_domain,
+        lambda: authority.bundle.anchors_der,
+        certificate_lifetime_s=config.certificate_lifetime_s,
+    )
+    _check_stored(loader)
+    registry = Registry(
+        store,
+        lost_s=config.endpoint_lost_s,
+        restart_s=config.restart_grace_s,
+        streams_per_identity_max=limits.streams_per_identity_max,
+    )
+    registry.start(now())
+    hub = Hub(store, loader, debounce_s=config.push_debounce_s)
+    identity = IdentityApi(
+        store=store,
+        authority=authority,
+        audit=audit,
+        lifetime_s=lambda: loader.load().mesh.certificate_lifetime_s,
+        join_limit=RateLimit(rate_per_s=limits.join_rate_per_s, burst=limits.join_burst),
+        renew_limit=RateLimit(rate_per_s=limits.renew_rate_per_s, burst=limits.renew_burst),
+        now=now,
+    )
+    discovery = DiscoveryApi(
+        store=store,
+        registry=registry,
+        hub=hub,
+        subscriptions_max=limits.subscriptions_max,
+        streams_max=limits.streams_per_instance_max,
+        now=now,
+    )
+    resources = ConfigApi(
+        store=store,
+        audit=audit,
+        registry=registry,
+        hub=hub,
+        loader=loader,
+        trust_domain=trust_domain,
+        file_octets_max=limits.file_octets_max,
+        resources_max=limits.resources_max,
+        now=now,
+    )
+    admin = AdminApi(
+        store=store,
+        authority=authority,
+        audit=audit,
+        registry=registry,
+        hub=hub,
+        loader=loader,
+        trust_domain=trust_domain,
+        join_port=lambda: state.join_port,
+        release=metadata.version("hauberk"),
+        now=now,
+    )
+    server = GrpcServer(
+        methods(identity, discovery, resources, admin),
+        certificate=certificate,
+        bundle=lambda: authority.bundle,
+        limits=limits,
+        now=now,
+    )
+    state = _State(store=store, registry=registry, hub=hub, certificate=certificate, server=server)
+    return state
+
+
+def prepare_data_dir(path: Path) -> None:
+    """Makes it (0700), or checks that it is a directory of ours that nobody else may enter. Raises StartError (J05)."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = path.lstat()
+    except OSError as error:
+        raise StartError(f"{path}: cannot be made or read ({error.strerror}); check --data-dir") from error
+    if not stat.S_ISDIR(held.st_mode):
+        raise StartError(f"{path}: must be a directory, not a link or a file; check --data-dir")
+    if held.st_uid != os.geteuid():
+        raise StartError(f"{path}: belongs to another user; run the control plane as its owner, or: chown it")
+    if held.st_mode & 0o077:
+        raise StartError(f"{path}: others may enter it (mode {held.st_mode & 0o777:04o}); run: chmod 700 {path}")
+
+
+def _authority(config: ControlPlaneConfig, trust_domain: TrustDomain, store: Store, now: float) -> CertificateAuthority:
+    """The CA this store knows. A store whose CA is gone is refused: a new root would cut every workload off (J04)."""
+    known = store.fact("trust anchor")
+    if known is not None and not (config.data_dir / CA_NAME).exists():
+        raise StartError(
+            f"{config.data_dir / CA_NAME}: is missing, but the store knows a CA (anchor {known[:16]}...); restore it"
+            " from the backup, together with its key file. Nothing was changed"
+        )
+    authority = CertificateAuthority.open(config.data_dir, trust_domain, now=now, kek_file=config.kek_file)
+    if known not in (None, authority.pin.hex()):
+        raise StartError(
+            f"{config.data_dir}: the CA's anchor is {authority.pin.hex()[:16]}..., but the store knows"
+            f" {str(known)[:16]}...; they are of two meshes: restore both from the same backup"
+        )
+    store.record_fact("trust anchor", authority.pin.hex())
+    return authority
+
+
+def _check_stored(loader: WorldLoader) -> None:
+    """A stored policy this version does not understand stops the start: serving without it could let somebody in."""
+    try:
+        loader.load()
+    except ControlPlaneError as error:
+        raise StoreError(f"{error}; start the version that stored it, or restore a backup") from error
+
+
+async def _tick(state: _State, now: Callable[[], float]) -> None:
+    """What must happen without anybody asking."""
+    forget_at = now()
+    while True:
+        await asyncio.sleep(TICK_S)
+        try:
+            if state.registry.sweep(now()):
+                state.hub.notify()
+            state.certificate.renew(now())
+            if now() >= forget_at:
+                forget_at = now() + FORGET_EVERY_S
+                state.store.forget_expired(now() - EXPIRED_KEPT_S)
+        except Exception:
+            # A full disk must not stop the pushes (security.md J03): say so and go on.
+            log.exception("housekeeping failed")

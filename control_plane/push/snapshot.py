@@ -1,0 +1,153 @@
+"""The world as the store has it at one revision, and the one snapshot a workload needs of it.
+
+A workload gets the policies that select it, the endpoints of the services it subscribed to, and what holds for the
+whole mesh. Nothing else: what it does not need it is not told (security.md G18).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from certs.spiffe_id import TrustDomain
+from control_plane.errors import ControlPlaneError
+from control_plane.model import ResourceKey, ResourceRecord, Workload
+from control_plane.policy.compile import policies_for, policy_to_proto
+from control_plane.policy.model import MeshConfigSpec, PolicyErrors, PolicySpec, Spec
+from control_plane.policy.parse import parse_documents
+from control_plane.push import encode
+from control_plane.push.session import Content
+from control_plane.store.base import Store
+from protos.hauberk.v1 import discovery_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything snapshots are made from, at one revision."""
+
+    epoch: int
+    revision: int
+    trust_domain: TrustDomain
+    anchors_der: tuple[bytes, ...]
+    mesh: MeshConfigSpec
+    policies: tuple[PolicySpec, ...]
+    workloads: tuple[Workload, ...]
+    services: Mapping[str, tuple[pb.Endpoint, ...]]
+    """Of every service anybody ever joined as, by "name.namespace"."""
+
+
+class WorldLoader:
+    """Loads the world, once a revision; parses a resource once a version."""
+
+    def __init__(
+        self,
+        store: Store,
+        trust_domain: TrustDomain,
+        anchors_der: Callable[[], tuple[bytes, ...]],
+        *,
+        certificate_lifetime_s: int,
+    ) -> None:
+        self._store = store
+        self._trust_domain = trust_domain
+        self._anchors_der = anchors_der
+        self._mesh_default = MeshConfigSpec(certificate_lifetime_s=certificate_lifetime_s)
+        self._world: World | None = None
+        self._parsed: dict[ResourceKey, tuple[int, Spec]] = {}
+
+    def load(self) -> World:
+        """Raises ControlPlaneError if a stored resource no longer parses: then no snapshot can be made, and everybody
+        keeps the last good one."""
+        held = self._world
+        anchors_der = self._anchors_der()
+        now_at = (self._store.epoch, self._store.revision)
+        if held is None or (held.epoch, held.revision) != now_at or held.anchors_der != anchors_der:
+            held = self._world = self._read(*now_at, anchors_der)
+        return held
+
+    def advanced(self, revision: int) -> World:
+        """The world just loaded, under a newer revision that changed nothing."""
+        assert self._world is not None
+        self._world = replace(self._world, revision=revision)
+        return self._world
+
+    def remember(self, key: ResourceKey, version: int, spec: Spec) -> None:
+        """Saves parsing what was parsed just now to validate it."""
+        self._parsed[key] = (version, spec)
+
+    def _read(self, epoch: int, revision: int, anchors_der: tuple[bytes, ...]) -> World:
+        specs = self._specs(self._store.resources())
+        workloads = tuple(self._store.workloads())
+        mesh = next((one for one in specs if isinstance(one, MeshConfigSpec)), self._mesh_default)
+        return World(
+            epoch=epoch,
+            revision=revision,
+            trust_domain=self._trust_domain,
+            anchors_der=anchors_der,
+            mesh=mesh,
+            policies=tuple(one for one in specs if isinstance(one, PolicySpec)),
+            workloads=workloads,
+            services=self._services(workloads),
+        )
+
+    def _specs(self, records: Iterable[ResourceRecord]) -> list[Spec]:
+        parsed: dict[ResourceKey, tuple[int, Spec]] = {}
+        for record in records:
+            held = self._parsed.get(record.key)
+            if held is None or held[0] != record.version:
+                held = (record.version, _parse(record))
+            parsed[record.key] = held
+        self._parsed = parsed  # what was deleted is forgotten
+        return [spec for _, spec in parsed.values()]
+
+    def _services(self, workloads: Sequence[Workload]) -> Mapping[str, tuple[pb.Endpoint, ...]]:
+        by_id = {one.workload_id: one for one in workloads}
+        services: dict[str, list[pb.Endpoint]] = defaultdict(list)
+        for workload in workloads:
+            services[workload.service_name] = []
+        for record in self._store.endpoints():
+            workload = by_id[record.workload_id]
+            services[workload.service_name].append(encode.endpoint(record, workload))
+        return {name: tuple(endpoints) for name, endpoints in services.items()}
+
+
+def _parse(record: ResourceRecord) -> Spec:
+    try:
+        (resource,) = parse_documents(record.yaml, record.source)
+    except PolicyErrors as error:
+        raise ControlPlaneError(f"{record.key}: is stored but no longer valid: {error}") from error
+    return with_source(resource.spec, record.source)
+
+
+def with_source(spec: Spec, source: str) -> Spec:
+    """The document was parsed alone; messages must name the place it had in the operator's file."""
+    if isinstance(spec, PolicySpec):
+        return replace(spec, policy=replace(spec.policy, source=source))
+    return spec
+
+
+def compile_content(world: World, workload: Workload, subscriptions: Iterable[str]) -> Content:
+    """The workload's snapshot, but for its epoch and version."""
+    spec = workload.spec
+    message = pb.Snapshot(
+        trust_domain=world.trust_domain.name,
+        workload=pb.Workload(
+            spiffe_id=str(spec.spiffe_id), service=spec.service, namespace=spec.namespace, labels=dict(spec.labels)
+        ),
+        default_action=encode.DEFAULT_ACTIONS[world.mesh.default_action],
+        policies=[policy_to_proto(one) for one in policies_for(world.policies, spec.namespace, spec.labels)],
+        services=[_service(world, name) for name in sorted(subscriptions)],
+        trust_anchors_der=world.anchors_der,
+        certificate_lifetime_s=world.mesh.certificate_lifetime_s,
+    )
+    # Deterministic means: map entries sorted. Equal snapshots give equal octets within one build of protobuf, which is
+    # all a digest that never leaves this process needs.
+    digest = hashlib.sha256(message.SerializeToString(deterministic=True)).digest()
+    return Content(message=message, digest=digest)
+
+
+def _service(world: World, full_name: str) -> pb.Service:
+    name, _, namespace = full_name.partition(".")
+    endpoints = world.services.get(full_name)
+    return pb.Service(name=name, namespace=namespace, endpoints=endpoints or (), known=endpoints is not None)
