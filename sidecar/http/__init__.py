@@ -1,0 +1,18 @@
+"""HTTP without I/O: bytes in, calls to a sink; calls in, bytes out. No clock, no sockets, no randomness.
+
+Read in this order:
+
+* `session`      the interface of every engine, and what each must do
+* `headers`      what may cross: the one judge of request heads, response heads and trailers
+* `fields`       what every field section must be (names, values, sizes, identity fields)
+* `authority`    `host[:port]`, read once, in one spelling
+* `paths`        one canonical path: matched, routed and forwarded
+* `reference`    HTTP/2 on the `h2` package
+* `http1`        HTTP/1.1 and 1.0, server and client; it stands on
+    * `http1_core`   what both roles share: the buffer, the crank, the output and its bound
+    * `http1_head`   heads as received: the strict look, then httptools; framing; hop-by-hop fields
+    * `http1_body`   bodies as received: by length, chunked, until close
+    * `http1_write`  heads as sent, and the fixed answers to what is no HTTP
+
+A head is translated by its session, judged by `headers`, and what `headers` returns is what is sent on.
+"""
