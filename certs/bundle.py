@@ -60,6 +60,8 @@ def _check_anchor(der: bytes, trust_domain: TrustDomain) -> None:
         raise InvalidBundle("a trust anchor is a signing certificate (CA:TRUE)", row="F06")
     if not any(isinstance(value, x509.KeyUsage) and value.key_cert_sign for value in values):
         raise InvalidBundle("a trust anchor's key usage has keyCertSign", row="F07")
+    if any(isinstance(value, x509.NameConstraints) for value in values):
+        raise InvalidBundle("a trust anchor with name constraints: those are not evaluated here", row="F09")
     for value in values:
         if not isinstance(value, x509.SubjectAlternativeName):
             continue
