@@ -221,8 +221,8 @@ class Tracer:
                 attributes=given,
                 kind=SpanKind.SERVER if kind == "server" else SpanKind.CLIENT,
                 status=Status(StatusCode.ERROR) if error else Status(StatusCode.UNSET),
-                start_time=round(start * 1e9),
-                end_time=round(end * 1e9),
+                start_time=_nanoseconds(start),
+                end_time=_nanoseconds(end),
                 instrumentation_scope=InstrumentationScope(names.TRACER_NAME),
             )
         )
@@ -308,3 +308,8 @@ def _span_context(trace_id: str, span_id: str, *, is_remote: bool) -> SpanContex
     from opentelemetry.trace import SpanContext, TraceFlags
 
     return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote, TraceFlags(FLAG_SAMPLED))
+
+
+def _nanoseconds(seconds: float) -> int:
+    """Whole microseconds: a float of this century holds no more."""
+    return round(seconds * 1e6) * 1_000
