@@ -29,7 +29,7 @@ def of_certificate(chain_der: Sequence[bytes], bundle: TrustBundle, *, peer: str
         spiffe_id = verify_chain(chain_der, bundle, now)
     except CertsError as error:
         raise Unauthenticated(
-            "your certificate is not valid (any more); reconnect with a valid one, or join"
+            f"your certificate is not valid (any more): {error}; reconnect with a valid one, or join"
         ) from error
     leaf = x509.load_der_x509_certificate(chain_der[0])
     if spiffe_id.is_workload:

@@ -123,10 +123,13 @@ class GrpcServer:
     def _member(self, context: Context) -> Caller:
         """From the certificate TLS accepted. Raises ControlPlaneError."""
         proved = context.auth_context()
-        chain = proved.get("x509_pem_cert_chain") or proved.get("x509_pem_cert")
-        if not chain:
+        leaf = proved.get("x509_pem_cert")
+        if not leaf:
             raise Unauthenticated("show a certificate of this mesh")
-        chain_der = [one.public_bytes(Encoding.DER) for one in x509.load_pem_x509_certificates(b"".join(chain))]
+        # The chain is what OpenSSL built, in no promised order and, on the server's side, without the leaf.
+        others = proved.get("x509_pem_cert_chain", [])
+        pems = x509.load_pem_x509_certificates(b"".join([*leaf, *(one for one in others if one not in leaf)]))
+        chain_der = [one.public_bytes(Encoding.DER) for one in pems]
         peer = callers.ip_of(context.peer())
         return callers.of_certificate(chain_der, self._bundle(), peer=peer, now=self._now())
 
