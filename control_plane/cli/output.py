@@ -118,9 +118,7 @@ def span(seconds: float) -> str:
         count, rest = divmod(rest, size)
         if count:
             parts.append(f"{count}{unit}")
-        if len(parts) == 2 or (parts and unit == "m"):
-            break
-    return sign + (" ".join(parts) or "0s")
+    return sign + (" ".join(parts[:2]) or "0s")
 
 
 def until(unix_s: float, now: float) -> str:

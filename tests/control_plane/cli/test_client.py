@@ -1,0 +1,88 @@
+"""Calls over the unix socket: every way they fail is one line that says what to do next."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import grpc
+import pytest
+
+from control_plane.cli.client import Client
+from control_plane.cli.verb import CliError
+from protos.hauberk.v1 import admin_pb2
+from tests.control_plane.cli.fake_control_plane import serving
+
+
+def status(socket: Path, timeout_s: float = 5.0) -> admin_pb2.StatusResponse:
+    with Client(socket) as client:
+        return client.call("Admin/Status", admin_pb2.StatusRequest(), admin_pb2.StatusResponse, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "per%41cent", "question?mark", "ha#sh", "é"])
+def test_a_socket_may_lie_in_a_directory_of_any_name(name: str, tmp_path: Path) -> None:
+    """Its path travels in a URI and arrives as it was."""
+    directory = tmp_path / name
+    directory.mkdir()
+    # The server is given a plain path; the client must find it under the other name.
+    with serving(tmp_path / "s") as fake:
+        os.rename(tmp_path / "s", directory / "s")
+        fake.answers["Admin/Status"] = admin_pb2.StatusResponse(trust_domain="mesh.local")
+        assert status(directory / "s").trust_domain == "mesh.local"
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "told"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, "a.yaml:1: no", "a.yaml:1: no"),
+        (grpc.StatusCode.PERMISSION_DENIED, "may not\x07", "may not\\x07"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many; try again in 3 s", "too many; try again in 3 s"),
+        (grpc.StatusCode.FAILED_PRECONDITION, "", "the control plane refused: FAILED_PRECONDITION"),
+        (grpc.StatusCode.UNAVAILABLE, "stopping; try again", "stopping; try again"),
+        (grpc.StatusCode.INTERNAL, "bug", "the control plane failed (bug); its log says more"),
+        (grpc.StatusCode.UNKNOWN, "", "the control plane failed (UNKNOWN); its log says more"),
+    ],
+)
+def test_a_refusal_is_told_in_the_control_planes_words(
+    code: grpc.StatusCode, text: str, told: str, tmp_path: Path
+) -> None:
+    """Less what a terminal would act on."""
+    with serving(tmp_path / "s") as fake:
+        fake.answers["Admin/Status"] = (code, text)
+        with pytest.raises(CliError) as caught:
+            status(tmp_path / "s")
+    assert caught.value.message == told
+
+
+def test_a_control_plane_of_another_version_is_named_as_such(tmp_path: Path) -> None:
+    """A method it does not have."""
+    with serving(tmp_path / "s"), pytest.raises(CliError, match="another version"):
+        status(tmp_path / "s")
+
+
+def test_a_control_plane_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
+    """It accepted the connection and says nothing."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        with pytest.raises(CliError, match=r"did not answer within 0\.3 s|no control plane answers"):
+            status(tmp_path / "s", timeout_s=0.3)
+
+
+def test_a_socket_nobody_listens_on_any_more_is_told_as_nobody(tmp_path: Path) -> None:
+    """What a killed control plane leaves behind."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+    with pytest.raises(CliError, match=r"no control plane answers at .*start one with"):
+        status(tmp_path / "s")
+
+
+def test_the_channel_is_closed_when_done(tmp_path: Path) -> None:
+    """A call after that is a bug, not a hang."""
+    with serving(tmp_path / "s") as fake:
+        fake.answers["Admin/Status"] = admin_pb2.StatusResponse()
+        with Client(tmp_path / "s") as client:
+            pass
+        with pytest.raises(ValueError, match="closed"):
+            client.call("Admin/Status", admin_pb2.StatusRequest(), admin_pb2.StatusResponse)
