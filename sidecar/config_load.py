@@ -78,7 +78,7 @@ def parse(document: str | Mapping[str, object], source: str) -> Config:
     return config
 
 
-def with_overrides(config: Config | None = None, **flags: object) -> Config:
+def with_overrides(config: Config | None = None, /, **flags: object) -> Config:
     """`config` with what the command line says instead; without a `config`, the defaults, and `service` is needed.
 
     `flags` are fields of FIELDS as plain data, plus `port` (and `app`, `protocol`, which go with it: one inbound port

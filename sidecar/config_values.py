@@ -33,7 +33,7 @@ _KINDS = {
     "seq": "a list",
 }
 _WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
-_NUMBER = re.compile(r"(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?")
+_NUMBER = re.compile(r"(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ABSENT = frozenset({"", "~", "null", "Null", "NULL", "off", "Off", "OFF"})
 
@@ -78,7 +78,7 @@ class Value:
 
     def is_off(self) -> bool:
         """An explicit nothing: `off`, `null` or no value at all."""
-        return isinstance(self._node, yaml.ScalarNode) and self._node.style is None and self._node.value in _ABSENT
+        return isinstance(self._node, yaml.ScalarNode) and self._node.value in _ABSENT
 
     def choice(self, known: Mapping[str, str]) -> str:
         """One of the keys of `known`; a non-empty value there says why that key cannot be had yet.
