@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from certs.der import PublicKey, load_public_key, weakness_of_signature
+from certs.der import PublicKey, load_public_key, signature_is_whole, weakness_of_signature
 from certs.errors import InvalidCsr, InvalidSpiffeId
 from certs.spiffe_id import SpiffeId
 
@@ -70,8 +70,11 @@ def _load(der: bytes) -> tuple[x509.CertificateSigningRequest, x509.Extensions]:
         extensions = request.extensions
         asked = [attribute.oid for attribute in request.attributes].count(_EXTENSION_REQUEST)
         _ = request.subject
+        whole = signature_is_whole(der, request.signature)
     except Exception as failure:  # see certs.der: the parser's exceptions are not a closed set
         raise InvalidCsr(f"not a signing request in DER ({type(failure).__name__})", row="G06") from failure
+    if not whole:
+        raise InvalidCsr("signature is not a whole number of octets", row="G06")
     if asked > 1:
         raise InvalidCsr("the request asks for extensions more than once", row="G06")
     return request, extensions

@@ -38,8 +38,11 @@ def load_certificate(der: bytes, error: type[CertsError]) -> tuple[x509.Certific
         serial, version = certificate.serial_number, certificate.version
         _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         _ = certificate.issuer, certificate.subject, certificate.signature_algorithm_oid
+        whole = signature_is_whole(der, certificate.signature)
     except Exception as failure:  # see the module's docstring
         raise error(f"not a certificate in DER ({type(failure).__name__})", row="F10") from failure
+    if not whole:
+        raise error("signature is not a whole number of octets", row="F10")
     if version is not x509.Version.v3:
         raise error("an X.509 certificate of version 1 cannot carry an identity", row="F05")
     if serial <= 0 or serial.bit_length() > 160:
@@ -60,6 +63,14 @@ def load_public_key(
     if weakness := weakness_of(key):
         raise error(weakness, row=row)
     return key
+
+
+def signature_is_whole(der: bytes, signature: bytes) -> bool:
+    """Has the signature's BIT STRING no unused bits?
+
+    It is the last element of a certificate and of a request. Neither OpenSSL nor `cryptography` minds a few unused bits
+    that are zero, but then one certificate could be written in several ways, each with a fingerprint of its own."""
+    return der.endswith(b"\x00" + signature)
 
 
 def weakness_of(key: PublicKey) -> str | None:

@@ -53,12 +53,15 @@ def read_private(parent_fd: int, path: Path, owner_uid: int, mode: int) -> bytes
         if path.is_symlink():
             raise _is_symlink(path) from failure
         raise _unreadable(path, failure) from failure
-    with open(fd, "rb") as file:
+    try:
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode):
             raise CaStateError(path, "is not a regular file", "Move it away and restore the file.", row="J05")
         _check(facts, path, owner_uid, mode)
-        data = file.read(FILE_BYTES_MAX + 1)
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    finally:
+        os.close(fd)
     if len(data) > FILE_BYTES_MAX:
         raise CaStateError(path, f"is larger than {FILE_BYTES_MAX} bytes", "Restore it from a backup.", row="J06")
     return data
@@ -93,7 +96,7 @@ def write_atomically(parent_fd: int, path: Path, data: bytes, mode: int) -> None
 
     The temporary name is fixed and made with O_EXCL, so it is also the lock between two writers: whoever holds it looks
     for the final name afterwards, and nobody else can have made it since. Raises CaStateError and OSError."""
-    temporary = f".{path.name}.new"
+    temporary = temporary_name(path)
     try:
         write_new(parent_fd, temporary, data, mode)
     except FileExistsError as failure:
@@ -105,6 +108,10 @@ def write_atomically(parent_fd: int, path: Path, data: bytes, mode: int) -> None
         raise CaStateError(path, "appeared while this start was creating it", "Start only one control plane on it.")
     os.rename(temporary, path.name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
     os.fsync(parent_fd)
+
+
+def temporary_name(path: Path) -> str:
+    return f".{path.name}.new"
 
 
 def quoted(path: Path) -> str:

@@ -16,7 +16,8 @@ There are three states, and the middle ground belongs to none of them:
 
 Creation is all or nothing. `save` fills a directory `ca.new`, then writes the KEK, then renames `ca.new` to `ca`. A
 start that was killed in between leaves one of two traces, and the next start knows both: `ca.new` without a KEK was
-never used and cannot be opened by anybody, so it is removed; `ca.new` with a KEK that opens it only lacks the rename.
+never used and cannot be opened by anybody, so it is removed (and a half-written KEK with it); `ca.new` with a KEK that
+opens it only lacks the rename.
 """
 
 from __future__ import annotations
@@ -129,6 +130,10 @@ class Session:
                 os.unlink(name, dir_fd=fd)
         finally:
             os.close(fd)
+        with self._kek_directory() as kek_fd:
+            temporary = files.temporary_name(self._store.kek_file)
+            if files.exists(kek_fd, temporary):
+                os.unlink(temporary, dir_fd=kek_fd)
         os.rmdir(_STAGING_NAME, dir_fd=self._data_fd)
 
     @contextmanager

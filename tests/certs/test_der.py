@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,3 +57,16 @@ def test_the_parser_raises_nothing_but_what_it_was_told_to(index: int, value: in
         load_certificate(bytes(data), InvalidSvid)
     except InvalidSvid as failure:
         assert failure.row  # noqa: PT017
+
+
+def test_f10_a_signature_with_unused_bits_is_refused() -> None:
+    """One certificate, one fingerprint: the one octet of a certificate that its signature does not protect."""
+    while True:  # an ECDSA signature whose last bit happens to be 0, so that it may be declared unused
+        data = bytearray(make_leaf(root()))
+        if data[-1] & 1 == 0:
+            break
+    signature = x509.load_der_x509_certificate(bytes(data)).signature
+    data[-len(signature) - 1] = 1
+    x509.load_der_x509_certificate(bytes(data)).verify_directly_issued_by(root().certificate)  # it still verifies
+    with pytest.raises(InvalidSvid, match="whole number of octets"):
+        load_certificate(bytes(data), InvalidSvid)
