@@ -199,7 +199,9 @@ async def _read_head(
     """Read until the head is complete or the client is done; the refusal if it is no request."""
     received = 0
     while not request.is_complete:
-        data = await stream.receive_some(HEAD_OCTETS_MAX)
+        if received >= HEAD_OCTETS_MAX:
+            return Response(status=431, body=b"the request's head is too large\n")
+        data = await stream.receive_some(HEAD_OCTETS_MAX - received)
         if not data:
             return None
         received += len(data)
@@ -210,8 +212,6 @@ async def _read_head(
         except httptools.HttpParserError:
             if not request.is_complete:  # else the fault is in a body, which nobody reads
                 return Response(status=400, body=b"not a valid HTTP request\n")
-        if received > HEAD_OCTETS_MAX and not request.is_complete:
-            return Response(status=431, body=b"the request's head is too large\n")
     return None
 
 
