@@ -40,7 +40,7 @@ def apply(names: tuple[str, ...], *, dry_run: bool, wait: bool, timeout_s: float
     that cannot be) refuses them all and is named with its file, line and field.
     """
     from control_plane.cli import client, files, propagation
-    from control_plane.cli.output import plain, print_data
+    from control_plane.cli.output import note, plain, print_data, printable
     from protos.hauberk.v1 import config_pb2
 
     if dry_run and wait:
@@ -56,6 +56,8 @@ def apply(names: tuple[str, ...], *, dry_run: bool, wait: bool, timeout_s: float
             click.echo(describe(change, dry_run=dry_run))
     else:
         print_data(plain(answer), output)
+    for warning in answer.warnings:
+        note(printable(f"warning: {warning}"))
     if wait:
         propagation.report(answer.propagation, answer.version, timeout_s)
 

@@ -66,13 +66,13 @@ def show(answer: admin_pb2.StatusResponse) -> None:
         [
             f"{one.service}.{one.namespace}",
             one.spiffe_id,
-            one.instance[:8],
-            "connected" if one.connected else f"gone ({until(one.last_seen, now)})",
+            one.instance[:8] or "-",
+            presence(one, now),
             one.ports or "-",
             one.address or "-",
             policy(one),
             until(one.certificate_not_after, now),
-            f"{one.clock_skew_s:+.1f}s",
+            f"{one.clock_skew_s:+.1f}s" if one.connected else "-",
             one.sidecar_version or "-",
         ]
         for one in sorted(answer.workloads, key=lambda one: (one.namespace, one.service, one.instance))
@@ -94,13 +94,22 @@ def show(answer: admin_pb2.StatusResponse) -> None:
         click.secho(line, fg="yellow", err=True)
 
 
+def presence(one: admin_pb2.WorkloadStatus, now: float) -> str:
+    """Whether its sidecar is connected, and if not, since when."""
+    from control_plane.cli.output import until
+
+    if one.connected:
+        return "connected"
+    return f"gone ({until(one.last_seen, now)})" if one.last_seen else "gone"
+
+
 def policy(one: admin_pb2.WorkloadStatus) -> str:
     """Which version it lives by, against the one it was sent."""
     if one.rejected_reason:
         return f"{one.acknowledged_version} (refused {one.pushed_version})"
     if one.acknowledged_version != one.pushed_version:
         return f"{one.acknowledged_version} ({one.pushed_version} sent)"
-    return str(one.acknowledged_version)
+    return str(one.acknowledged_version) if one.acknowledged_version else "-"
 
 
 def problems(answer: admin_pb2.StatusResponse) -> list[str]:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/hauberk/v1/config.proto\x12\nhauberk.v1\"(\n\nSourceFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"l\n\x0c\x41pplyRequest\x12%\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x16.hauberk.v1.SourceFile\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x16\n\x0ewait_timeout_s\x18\x03 \x01(\x01\x12\x0c\n\x04wait\x18\x04 \x01(\x08\"s\n\rApplyResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12#\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x12.hauberk.v1.Change\x12,\n\x0bpropagation\x18\x03 \x01(\x0b\x32\x17.hauberk.v1.Propagation\"E\n\x06\x43hange\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04what\x18\x04 \x01(\t\"]\n\x0bPropagation\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x03(\t\x12\x0f\n\x07pending\x18\x02 \x03(\t\x12\'\n\x08rejected\x18\x03 \x03(\x0b\x32\x15.hauberk.v1.Rejection\"-\n\tRejection\x12\x10\n\x08workload\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\nGetRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"5\n\x0bGetResponse\x12&\n\x08resource\x18\x01 \x01(\x0b\x32\x14.hauberk.v1.Resource\".\n\x0bListRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"7\n\x0cListResponse\x12\'\n\tresources\x18\x01 \x03(\x0b\x32\x14.hauberk.v1.Resource\"d\n\rDeleteRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04wait\x18\x04 \x01(\x08\x12\x16\n\x0ewait_timeout_s\x18\x05 \x01(\x01\"O\n\x0e\x44\x65leteResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12,\n\x0bpropagation\x18\x02 \x01(\x0b\x32\x17.hauberk.v1.Propagation\"\x90\x01\n\x08Resource\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04yaml\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x04\x12\x12\n\napplied_at\x18\x07 \x01(\x01\x12\x12\n\napplied_by\x18\x08 \x01(\t\"u\n\x0e\x45xplainRequest\x12\x15\n\rfrom_identity\x18\x01 \x01(\t\x12\x12\n\nto_service\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\"\xb8\x01\n\x0f\x45xplainResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\x15\n\rfrom_identity\x18\x06 \x01(\t\x12\x13\n\x0bto_identity\x18\x07 \x01(\t\x12)\n\x0bnear_misses\x18\x08 \x03(\x0b\x32\x14.hauberk.v1.NearMiss\"S\n\x08NearMiss\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12)\n\nconditions\x18\x03 \x03(\x0b\x32\x15.hauberk.v1.Condition\"H\n\tCondition\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06wanted\x18\x02 \x03(\t\x12\x0b\n\x03got\x18\x03 \x01(\t\x12\x0f\n\x07matched\x18\x04 \x01(\x08\x32\xbe\x02\n\x06\x43onfig\x12<\n\x05\x41pply\x12\x18.hauberk.v1.ApplyRequest\x1a\x19.hauberk.v1.ApplyResponse\x12\x36\n\x03Get\x12\x16.hauberk.v1.GetRequest\x1a\x17.hauberk.v1.GetResponse\x12\x39\n\x04List\x12\x17.hauberk.v1.ListRequest\x1a\x18.hauberk.v1.ListResponse\x12?\n\x06\x44\x65lete\x12\x19.hauberk.v1.DeleteRequest\x1a\x1a.hauberk.v1.DeleteResponse\x12\x42\n\x07\x45xplain\x12\x1a.hauberk.v1.ExplainRequest\x1a\x1b.hauberk.v1.ExplainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/hauberk/v1/config.proto\x12\nhauberk.v1\"(\n\nSourceFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"l\n\x0c\x41pplyRequest\x12%\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x16.hauberk.v1.SourceFile\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x16\n\x0ewait_timeout_s\x18\x03 \x01(\x01\x12\x0c\n\x04wait\x18\x04 \x01(\x08\"\x85\x01\n\rApplyResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12#\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x12.hauberk.v1.Change\x12,\n\x0bpropagation\x18\x03 \x01(\x0b\x32\x17.hauberk.v1.Propagation\x12\x10\n\x08warnings\x18\x04 \x03(\t\"E\n\x06\x43hange\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04what\x18\x04 \x01(\t\"]\n\x0bPropagation\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x03(\t\x12\x0f\n\x07pending\x18\x02 \x03(\t\x12\'\n\x08rejected\x18\x03 \x03(\x0b\x32\x15.hauberk.v1.Rejection\"-\n\tRejection\x12\x10\n\x08workload\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\nGetRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"5\n\x0bGetResponse\x12&\n\x08resource\x18\x01 \x01(\x0b\x32\x14.hauberk.v1.Resource\".\n\x0bListRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"7\n\x0cListResponse\x12\'\n\tresources\x18\x01 \x03(\x0b\x32\x14.hauberk.v1.Resource\"d\n\rDeleteRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04wait\x18\x04 \x01(\x08\x12\x16\n\x0ewait_timeout_s\x18\x05 \x01(\x01\"O\n\x0e\x44\x65leteResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12,\n\x0bpropagation\x18\x02 \x01(\x0b\x32\x17.hauberk.v1.Propagation\"\x90\x01\n\x08Resource\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04yaml\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x04\x12\x12\n\napplied_at\x18\x07 \x01(\x01\x12\x12\n\napplied_by\x18\x08 \x01(\t\"u\n\x0e\x45xplainRequest\x12\x15\n\rfrom_identity\x18\x01 \x01(\t\x12\x12\n\nto_service\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\"\xb8\x01\n\x0f\x45xplainResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\x15\n\rfrom_identity\x18\x06 \x01(\t\x12\x13\n\x0bto_identity\x18\x07 \x01(\t\x12)\n\x0bnear_misses\x18\x08 \x03(\x0b\x32\x14.hauberk.v1.NearMiss\"S\n\x08NearMiss\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12)\n\nconditions\x18\x03 \x03(\x0b\x32\x15.hauberk.v1.Condition\"H\n\tCondition\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06wanted\x18\x02 \x03(\t\x12\x0b\n\x03got\x18\x03 \x01(\t\x12\x0f\n\x07matched\x18\x04 \x01(\x08\x32\xbe\x02\n\x06\x43onfig\x12<\n\x05\x41pply\x12\x18.hauberk.v1.ApplyRequest\x1a\x19.hauberk.v1.ApplyResponse\x12\x36\n\x03Get\x12\x16.hauberk.v1.GetRequest\x1a\x17.hauberk.v1.GetResponse\x12\x39\n\x04List\x12\x17.hauberk.v1.ListRequest\x1a\x18.hauberk.v1.ListResponse\x12?\n\x06\x44\x65lete\x12\x19.hauberk.v1.DeleteRequest\x1a\x1a.hauberk.v1.DeleteResponse\x12\x42\n\x07\x45xplain\x12\x1a.hauberk.v1.ExplainRequest\x1a\x1b.hauberk.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,36 +35,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SOURCEFILE']._serialized_end=86
   _globals['_APPLYREQUEST']._serialized_start=88
   _globals['_APPLYREQUEST']._serialized_end=196
-  _globals['_APPLYRESPONSE']._serialized_start=198
-  _globals['_APPLYRESPONSE']._serialized_end=313
-  _globals['_CHANGE']._serialized_start=315
-  _globals['_CHANGE']._serialized_end=384
-  _globals['_PROPAGATION']._serialized_start=386
-  _globals['_PROPAGATION']._serialized_end=479
-  _globals['_REJECTION']._serialized_start=481
-  _globals['_REJECTION']._serialized_end=526
-  _globals['_GETREQUEST']._serialized_start=528
-  _globals['_GETREQUEST']._serialized_end=587
-  _globals['_GETRESPONSE']._serialized_start=589
-  _globals['_GETRESPONSE']._serialized_end=642
-  _globals['_LISTREQUEST']._serialized_start=644
-  _globals['_LISTREQUEST']._serialized_end=690
-  _globals['_LISTRESPONSE']._serialized_start=692
-  _globals['_LISTRESPONSE']._serialized_end=747
-  _globals['_DELETEREQUEST']._serialized_start=749
-  _globals['_DELETEREQUEST']._serialized_end=849
-  _globals['_DELETERESPONSE']._serialized_start=851
-  _globals['_DELETERESPONSE']._serialized_end=930
-  _globals['_RESOURCE']._serialized_start=933
-  _globals['_RESOURCE']._serialized_end=1077
-  _globals['_EXPLAINREQUEST']._serialized_start=1079
-  _globals['_EXPLAINREQUEST']._serialized_end=1196
-  _globals['_EXPLAINRESPONSE']._serialized_start=1199
-  _globals['_EXPLAINRESPONSE']._serialized_end=1383
-  _globals['_NEARMISS']._serialized_start=1385
-  _globals['_NEARMISS']._serialized_end=1468
-  _globals['_CONDITION']._serialized_start=1470
-  _globals['_CONDITION']._serialized_end=1542
-  _globals['_CONFIG']._serialized_start=1545
-  _globals['_CONFIG']._serialized_end=1863
+  _globals['_APPLYRESPONSE']._serialized_start=199
+  _globals['_APPLYRESPONSE']._serialized_end=332
+  _globals['_CHANGE']._serialized_start=334
+  _globals['_CHANGE']._serialized_end=403
+  _globals['_PROPAGATION']._serialized_start=405
+  _globals['_PROPAGATION']._serialized_end=498
+  _globals['_REJECTION']._serialized_start=500
+  _globals['_REJECTION']._serialized_end=545
+  _globals['_GETREQUEST']._serialized_start=547
+  _globals['_GETREQUEST']._serialized_end=606
+  _globals['_GETRESPONSE']._serialized_start=608
+  _globals['_GETRESPONSE']._serialized_end=661
+  _globals['_LISTREQUEST']._serialized_start=663
+  _globals['_LISTREQUEST']._serialized_end=709
+  _globals['_LISTRESPONSE']._serialized_start=711
+  _globals['_LISTRESPONSE']._serialized_end=766
+  _globals['_DELETEREQUEST']._serialized_start=768
+  _globals['_DELETEREQUEST']._serialized_end=868
+  _globals['_DELETERESPONSE']._serialized_start=870
+  _globals['_DELETERESPONSE']._serialized_end=949
+  _globals['_RESOURCE']._serialized_start=952
+  _globals['_RESOURCE']._serialized_end=1096
+  _globals['_EXPLAINREQUEST']._serialized_start=1098
+  _globals['_EXPLAINREQUEST']._serialized_end=1215
+  _globals['_EXPLAINRESPONSE']._serialized_start=1218
+  _globals['_EXPLAINRESPONSE']._serialized_end=1402
+  _globals['_NEARMISS']._serialized_start=1404
+  _globals['_NEARMISS']._serialized_end=1487
+  _globals['_CONDITION']._serialized_start=1489
+  _globals['_CONDITION']._serialized_end=1561
+  _globals['_CONFIG']._serialized_start=1564
+  _globals['_CONFIG']._serialized_end=1882
 # @@protoc_insertion_point(module_scope)

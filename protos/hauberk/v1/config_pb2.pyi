@@ -27,14 +27,16 @@ class ApplyRequest(_message.Message):
     def __init__(self, files: _Optional[_Iterable[_Union[SourceFile, _Mapping]]] = ..., dry_run: _Optional[bool] = ..., wait_timeout_s: _Optional[float] = ..., wait: _Optional[bool] = ...) -> None: ...
 
 class ApplyResponse(_message.Message):
-    __slots__ = ("version", "changes", "propagation")
+    __slots__ = ("version", "changes", "propagation", "warnings")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     PROPAGATION_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     version: int
     changes: _containers.RepeatedCompositeFieldContainer[Change]
     propagation: Propagation
-    def __init__(self, version: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., propagation: _Optional[_Union[Propagation, _Mapping]] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., propagation: _Optional[_Union[Propagation, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Change(_message.Message):
     __slots__ = ("kind", "namespace", "name", "what")
