@@ -123,6 +123,7 @@ def parse_request(block: bytes, limits: Limits) -> Request1:
         raise UriTooLong("request line", row="B39")
     if method == b"CONNECT":
         raise MethodNotAllowed("CONNECT is not configured", row="B34")
+    _check_target(target)
     _check_size(lines, limits, HeadersTooLarge)
     fields = _read_request(block, method, target, lines)
     is_http10 = minor == b"0"
@@ -170,6 +171,14 @@ def _read_request(block: bytes, method: bytes, target: bytes, lines: bytes) -> F
     return collector.fields
 
 
+def _check_target(target: bytes) -> None:
+    """Only the forms we know (RFC 9112 section 3.2), so that httptools is not the one to say what is wrong."""
+    if target[:1] != b"/" and target != b"*" and target[:7] != b"http://":
+        raise BadRequest("request target is in no form we know", row="B03")
+    if b"#" in target:
+        raise BadRequest("fragment in the request target", row="C09")
+
+
 def _target(
     method: bytes, target: bytes, taken: dict[bytes, list[bytes]], *, is_http10: bool
 ) -> tuple[bytes | None, bytes]:
@@ -179,10 +188,8 @@ def _target(
         raise BadRequest("missing or repeated host", row="B30")
     if target[:1] == b"/" or target == b"*":
         return (hosts[0] if hosts else None), target
-    if target[:7] != b"http://":
-        raise BadRequest("request target is in no form we know", row="B03")
     rest = target[7:]
-    ends = [at for at in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if at >= 0]
+    ends = [at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0]
     end = min(ends, default=len(rest))
     path = rest[end:]
     if path[:1] != b"/":
