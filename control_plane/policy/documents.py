@@ -29,6 +29,7 @@ NODES_MAX = 200_000
 GUESSED_CHARS_MAX = 256
 """No boolean, number or date is longer, so longer text is not asked for its type."""
 
+_BYTE_ORDER_MARK = "\ufeff"
 _STRING = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
 _KINDS = {
@@ -97,6 +98,10 @@ def read_documents(text: str, file: str) -> list[Document]:
     octets_count = len(text.encode("utf-8", "surrogatepass"))
     if octets_count > OCTETS_MAX:
         raise _refused(file, None, f"{octets_count} bytes are more than {OCTETS_MAX}", "split the file")
+    text = text.removeprefix(_BYTE_ORDER_MARK)
+    if _BYTE_ORDER_MARK in text:  # YAML skips them between documents, people do not see them anywhere
+        place = _place_of_index(text, text.index(_BYTE_ORDER_MARK))
+        raise _refused(file, place, "not YAML: the character U+FEFF is not allowed")
     try:
         return list(_Composer(text, file).documents())
     except yaml.MarkedYAMLError as error:

@@ -91,7 +91,7 @@ def policy_from_proto(message: pb.AuthorizationPolicy, field: str = "policy") ->
         name=_text(message.name, f"{field}.name"),
         action=_known(_ACTIONS, message.action, f"{field}.action"),
         rules=tuple(_rule(rule, f"{field}.rules[{i}]") for i, rule in enumerate(message.rules)),
-        source=message.source,
+        source=_source_place(message.source, f"{field}.source"),
     )
 
 
@@ -158,12 +158,14 @@ def _value(value: str, field: str) -> str:
 
 
 def _port_values(values: Iterable[str], field: str) -> tuple[str, ...]:
-    ports = tuple(values)
-    for i, value in enumerate(ports):
-        # Compared as strings, so only the canonical spelling of a port can ever match one.
-        if not (value.isascii() and value.isdigit() and value[0] != "0" and int(value[:6]) <= PORT_MAX):
-            raise DecodeError(f"{field}[{i}]", f"{value[:20]!a} is not a port")
-    return ports
+    return tuple(_port_value(value, f"{field}[{i}]") for i, value in enumerate(values))
+
+
+def _port_value(value: str, field: str) -> str:
+    # Compared as strings, so only the canonical spelling of a port can ever match one.
+    if not (value.isascii() and value.isdigit() and value[0] != "0" and int(value[:6]) <= PORT_MAX):
+        raise DecodeError(field, f"{value[:20]!a} is not a port")
+    return value
 
 
 # Services
@@ -228,7 +230,7 @@ def _address(value: str, field: str) -> str:
         raise DecodeError(field, f"{value[:80]!a} is not ip:port") from None
     if canonical != value or "%" in value or ip.is_unspecified or ip.is_multicast:
         raise DecodeError(field, f"{value[:80]!a} is not an address that can be reached")
-    _port_values((port,), field)
+    _port_value(port, field)
     return value
 
 
@@ -269,6 +271,13 @@ def _known(table: Mapping[int, V], number: int, field: str) -> V:
 def _dns_label(value: str, field: str) -> str:
     if not DNS_LABEL.fullmatch(value):
         raise DecodeError(field, f"{value[:80]!a} is not a DNS label")
+    return value
+
+
+def _source_place(value: str, field: str) -> str:
+    """ "file:line", for people; a file may be called anything that fits one line of a log."""
+    if len(value) > VALUE_CHARS_MAX or not value.isprintable():
+        raise DecodeError(field, "is too long or not printable")
     return value
 
 
