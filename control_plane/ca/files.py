@@ -106,7 +106,11 @@ def write_atomically(parent_fd: int, path: Path, data: bytes, mode: int) -> None
     if exists(parent_fd, path.name):
         os.unlink(temporary, dir_fd=parent_fd)
         raise CaStateError(path, "appeared while this start was creating it", "Start only one control plane on it.")
-    os.rename(temporary, path.name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
+    try:
+        os.rename(temporary, path.name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
+    except OSError:
+        os.unlink(temporary, dir_fd=parent_fd)
+        raise
     os.fsync(parent_fd)
 
 

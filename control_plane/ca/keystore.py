@@ -25,7 +25,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,39 +102,61 @@ class Session:
         """Puts a new root where `load` found nothing. Raises CaStateError and OSError; then nothing is committed."""
         kek, nonce = token_bytes(keys.KEK_BYTES), token_bytes(keys.NONCE_BYTES)
         os.mkdir(_STAGING_NAME, files.DIRECTORY_MODE, dir_fd=self._data_fd)
-        staging = self._store.data_dir / _STAGING_NAME
-        fd = files.open_directory(staging, self._store.owner_uid, parent_fd=self._data_fd)
         try:
-            files.write_new(fd, CERTIFICATE_NAME, root.certificate.public_bytes(Encoding.PEM), FILE_MODE)
-            files.write_new(fd, KEY_NAME, keys.seal(root.private_key, kek=kek, nonce=nonce), FILE_MODE)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        with self._kek_directory() as kek_fd:
-            files.write_atomically(kek_fd, self._store.kek_file, kek, KEK_MODE)
+            with self._staging() as fd:
+                files.write_new(fd, CERTIFICATE_NAME, root.certificate.public_bytes(Encoding.PEM), FILE_MODE)
+                files.write_new(fd, KEY_NAME, keys.seal(root.private_key, kek=kek, nonce=nonce), FILE_MODE)
+                os.fsync(fd)
+            os.fsync(self._data_fd)  # what the KEK opens is on disk before the KEK is
+            with self._kek_directory() as kek_fd:
+                files.write_atomically(kek_fd, self._store.kek_file, kek, KEK_MODE)
+        except CaStateError:
+            self._forget_staging()
+            raise
+        except OSError:
+            # With the KEK in place (only its fsync failed) everything is there, and the next start completes it.
+            if not self._store.kek_file.exists():
+                self._forget_staging()
+            raise
         self._commit()
 
     def _commit(self) -> None:
         os.rename(_STAGING_NAME, CA_NAME, src_dir_fd=self._data_fd, dst_dir_fd=self._data_fd)
         os.fsync(self._data_fd)
 
+    def _forget_staging(self) -> None:
+        """After a failure of ours. What cannot be removed now is removed by the next start."""
+        with suppress(OSError):
+            self._empty_staging()
+            os.rmdir(_STAGING_NAME, dir_fd=self._data_fd)
+
     def _discard_staging(self) -> None:
-        staging = self._store.data_dir / _STAGING_NAME
-        fd = files.open_directory(staging, self._store.owner_uid, parent_fd=self._data_fd)
-        try:
-            foreign = set(os.listdir(fd)) - {CERTIFICATE_NAME, KEY_NAME}
-            if foreign:
-                remedy = f"Look at it, then move it away: {files.quoted(staging)}"
-                raise CaStateError(staging, "holds files that an interrupted start does not leave", remedy)
-            for name in os.listdir(fd):
-                os.unlink(name, dir_fd=fd)
-        finally:
-            os.close(fd)
+        """After a kill: what the start before this one left."""
+        self._empty_staging()
         with self._kek_directory() as kek_fd:
             temporary = files.temporary_name(self._store.kek_file)
             if files.exists(kek_fd, temporary):
                 os.unlink(temporary, dir_fd=kek_fd)
         os.rmdir(_STAGING_NAME, dir_fd=self._data_fd)
+
+    def _empty_staging(self) -> None:
+        with self._staging() as fd:
+            names = os.listdir(fd)
+            if not {CERTIFICATE_NAME, KEY_NAME}.issuperset(names):
+                staging = self._store.data_dir / _STAGING_NAME
+                remedy = f"Look at it, then move it away: {files.quoted(staging)}"
+                raise CaStateError(staging, "holds files that an interrupted start does not leave", remedy)
+            for name in names:
+                os.unlink(name, dir_fd=fd)
+
+    @contextmanager
+    def _staging(self) -> Iterator[int]:
+        staging = self._store.data_dir / _STAGING_NAME
+        fd = files.open_directory(staging, self._store.owner_uid, parent_fd=self._data_fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     @contextmanager
     def _kek_directory(self) -> Iterator[int]:

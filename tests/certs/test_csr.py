@@ -97,6 +97,11 @@ REFUSED: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "g06 garbage": ("G06", "not a signing request", lambda: b"\x30\x82\xff\xff garbage"),
     "g06 PEM": ("G06", "not a signing request", lambda: x509.load_der_x509_csr(csr()).public_bytes(Encoding.PEM)),
     "g06 bytes after it": ("G06", "not a signing request", lambda: csr() + b"\0"),
+    "g06 extensions asked for twice": (
+        "G06",
+        "signing request",
+        lambda: csr(names=[uri(str(WEB))], attributes=[(x509.ObjectIdentifier("1.2.840.113549.1.9.14"), b"0")]),
+    ),
     "g06 more than 8 KiB": (
         "G06",
         "at most 8192",
