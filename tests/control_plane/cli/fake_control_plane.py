@@ -30,11 +30,11 @@ REQUESTS: dict[str, type[Message]] = {
 }
 
 Refusal = tuple[grpc.StatusCode, str]
-Answer = Message | Refusal
+Answer = Message | Refusal | Callable[[], Message]
 
 
 class FakeControlPlane(GenericRpcHandler):
-    """`answers["Config/Get"] = GetResponse(...)` or a status with its text; `asked` holds (method, request)."""
+    """`answers["Config/Get"] = GetResponse(...)` or a status with its text, or a function; `asked` holds (method, request)."""
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
@@ -62,7 +62,7 @@ class FakeControlPlane(GenericRpcHandler):
             if isinstance(answer, tuple):
                 context.abort(*answer)  # raises
                 raise AssertionError  # noqa: TRY004  # for mypy
-            return answer
+            return answer() if callable(answer) else answer
 
         return handle
 
