@@ -9,14 +9,15 @@ it: received bytes are cut into whole frames here and handed over one at a time.
    keeps received GOAWAY frames to itself and writes its own, so that streams at or below the last id finish (RFC 9113
    section 6.8). Our own goodbye is the graceful one: GOAWAY 2^31-1 and a PING; when the PING comes back, every stream
    the peer had opened before it read our GOAWAY is here, and GOAWAY with the true last id follows.
-2. Limits. A frame larger than we allow ends the connection before its body is buffered; too many CONTINUATION frames
-   or SETTINGS entries likewise. One stream too many is refused alone (`h2` would end the connection).
+2. Limits. A frame larger than we allow ends the connection before its body is buffered; too many CONTINUATION frames,
+   too large a header block or too many SETTINGS entries likewise. One stream too many is refused alone (`h2` would end
+   the connection).
 3. Events before a fault. `h2` loses the events of earlier frames in a read when a later frame is wrong; frame by frame
    nothing is lost.
 
 `h2` judges no header here (all its validation is off): a head is judged in one place, `sidecar.http.headers`, where a
-bad one costs its own stream only. For the same reason its content-length check, which ends the connection, is replaced by
-`headers.BodyLength` in the exchange.
+bad one costs its own stream only. For the same reason its content-length check, which ends the connection, is replaced
+by `headers.BodyLength` in the exchange.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import cast
 
 from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, H2Connection
+from h2.errors import ErrorCodes
 from h2.events import (
     DataReceived,
     Event,
@@ -42,6 +44,7 @@ from h2.events import (
 from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream
+from hpack.exceptions import HPACKError
 from hpack.struct import Header, HeaderTuple, NeverIndexedHeaderTuple
 
 from sidecar.config import Limits
@@ -58,7 +61,9 @@ STREAM_ID_MAX = 2**31 - 1
 DRAIN_PING = b"hbkdrain"
 SENSITIVE = frozenset({b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"})
 
-FRAME_SETTINGS, FRAME_GOAWAY, FRAME_CONTINUATION = 0x4, 0x7, 0x9
+FRAME_HEADERS, FRAME_SETTINGS, FRAME_PUSH_PROMISE, FRAME_GOAWAY, FRAME_CONTINUATION = 0x1, 0x4, 0x5, 0x7, 0x9
+FLAG_END_HEADERS = 0x4
+HEADER_BLOCK_FRAMES = frozenset({FRAME_HEADERS, FRAME_PUSH_PROMISE, FRAME_CONTINUATION})
 _frame_head = struct.Struct(">HBBBL")  # length (16 + 8 bits), type, flags, stream id
 
 
@@ -73,16 +78,21 @@ class _Connection(H2Connection):
         stream.__class__ = _Stream
         return stream
 
+    def _terminate_connection(self, error_code: ErrorCodes) -> None:
+        """The goodbye is written by `ReferenceSession._fail`, which knows the right code and ends the streams."""
+
 
 class _Open:
     """What the engine remembers of a stream that has not ended in both directions."""
 
-    __slots__ = ("received_end", "sent_end", "sink")
+    __slots__ = ("received_end", "reset_early", "sent_end", "sink")
 
-    def __init__(self, sink: StreamSink) -> None:
-        self.sink = sink
+    def __init__(self, sink: StreamSink | None) -> None:
+        self.sink: StreamSink = sink or _NO_SINK
         self.received_end = False
         self.sent_end = False
+        self.reset_early: int | None = None
+        """Code with which the session was shut down by the very handler that had yet to return its sink."""
 
 
 class ReferenceSession:
@@ -104,6 +114,8 @@ class ReferenceSession:
         self._out = bytearray()
         self._preface_left = PREFACE if handler else b""
         self._continuations = 0
+        self._block_octets = 0
+        """Of the header block that is not complete yet; 0 between blocks."""
         self._queued = 0
         self._unsent = 0
         self._draining = False
@@ -178,12 +190,16 @@ class ReferenceSession:
 
     def _frame(self, kind: int, flags: int, stream: int, frame: bytes) -> None:
         """The gate: what `h2` must not see, or not see too much of."""
-        if kind == FRAME_CONTINUATION:
-            self._continuations += 1
-            if self._continuations > CONTINUATION_FRAMES_MAX:
+        if kind in HEADER_BLOCK_FRAMES:
+            self._continuations = self._continuations + 1 if kind == FRAME_CONTINUATION else 0
+            self._block_octets += len(frame)
+            too_large = self._block_octets > 4 * self._limits.header_list_octets_max
+            if too_large or self._continuations > CONTINUATION_FRAMES_MAX:
                 return self._fail(ErrorCode.ENHANCE_YOUR_CALM)
-        else:
-            self._continuations = 0
+            if flags & FLAG_END_HEADERS:
+                self._block_octets = 0
+        elif self._block_octets:
+            return self._fail(ErrorCode.PROTOCOL_ERROR)
         if kind == FRAME_GOAWAY and stream == 0 and len(frame) >= FRAME_HEAD_OCTETS + 8:
             return self._goaway_received(frame)
         if kind == FRAME_SETTINGS:
@@ -196,7 +212,9 @@ class ReferenceSession:
         try:
             events = self._conn.receive_data(frame)
         except ProtocolError as e:
-            self._fail(int(e.error_code), told=True)
+            is_oversized = int(e.error_code) == ErrorCode.ENHANCE_YOUR_CALM  # an HPACKError too
+            is_hpack = isinstance(e.__cause__, HPACKError) and not is_oversized
+            self._fail(ErrorCode.COMPRESSION_ERROR if is_hpack else int(e.error_code))
             return
         for event in events:
             if self.closed:
@@ -215,11 +233,12 @@ class ReferenceSession:
         elif isinstance(event, StreamReset):
             self._reset_received(event)
         elif isinstance(event, RemoteSettingsChanged):
-            # The peer may not grow our encoder's table (row A25).
-            table = min(self._conn.encoder.header_table_size, HPACK_TABLE_OCTETS_MAX)
-            self._conn.encoder.header_table_size = table
+            # The peer may not grow our encoder's table (row A25). Setting the size it has would make hpack forget to
+            # announce a smaller one, and the peer could not read what follows.
+            if self._conn.encoder.header_table_size > HPACK_TABLE_OCTETS_MAX:
+                self._conn.encoder.header_table_size = HPACK_TABLE_OCTETS_MAX
             self._wake()
-        elif isinstance(event, PingAckReceived) and event.ping_data == DRAIN_PING:
+        elif isinstance(event, PingAckReceived) and event.ping_data == DRAIN_PING and self._draining:
             self._drain_confirmed()
 
     def _request_received(self, event: RequestReceived) -> None:
@@ -229,12 +248,15 @@ class ReferenceSession:
             self._conn.reset_stream(stream, ErrorCode.REFUSED_STREAM)
             return
         end = event.stream_ended is not None
-        state = _Open(_NO_SINK)
+        state = _Open(None)
         state.received_end = end
         self._streams[stream] = state
         sink = self._handler.request(self, stream, _fields(event.headers), end)
         state.sink = sink
-        self._forget_if_over(stream, state)
+        if state.reset_early is not None:
+            sink.reset(state.reset_early, False)
+        else:
+            self._forget_if_over(stream, state)
 
     def _head_received(self, event: ResponseReceived | TrailersReceived | InformationalResponseReceived) -> None:
         stream = event.stream_id
@@ -285,7 +307,9 @@ class ReferenceSession:
             return  # a client that leaves finishes what it began and then closes
         self._draining = True
         for stream in [s for s in self._streams if s > last]:
-            state = self._streams.pop(stream)
+            state = self._streams.pop(stream, None)
+            if state is None:  # reset by what the sink before it did
+                continue
             self._blocked.pop(stream, None)
             self._try(lambda stream=stream: self._conn.reset_stream(stream, ErrorCode.CANCEL))  # type: ignore[misc]
             state.sink.reset(ErrorCode.REFUSED_STREAM, True)
@@ -303,22 +327,24 @@ class ReferenceSession:
     def eof(self) -> None:
         self._end_all(ErrorCode.CANCEL)
 
-    def _fail(self, code: int, *, told: bool = False) -> None:
-        """A fault of the connection: say goodbye (unless `h2` already did) and end every stream."""
+    def _fail(self, code: int) -> None:
+        """A fault of the connection, or our own wish: say goodbye and end every stream."""
         self.peer_error = code
         self._out += self._conn.data_to_send()
-        if not told:
-            self._out += _goaway(self._conn.highest_inbound_stream_id, code)
+        self._out += _goaway(self._conn.highest_inbound_stream_id, code)
         self._end_all(code)
 
     def _end_all(self, code: int) -> None:
         if self.closed:
             return
         self.closed = True
-        streams, self._streams = self._streams, {}
         self._blocked.clear()
-        for state in streams.values():
-            state.sink.reset(code, False)
+        while self._streams:  # one by one: a sink may reset another stream, which then hears nothing more
+            state = self._streams.pop(next(iter(self._streams)))
+            if state.sink is _NO_SINK:
+                state.reset_early = code
+            else:
+                state.sink.reset(code, False)
 
     # Sending: sinks -> h2 -> bytes
 
@@ -365,7 +391,7 @@ class ReferenceSession:
         return stream
 
     def informational(self, stream: int, fields: Fields) -> None:
-        if stream in self._streams:
+        if self._can_send(stream):
             check_outgoing(fields)
             self._try(lambda: self._conn.send_headers(stream, _header_tuples(fields), False))
 
@@ -376,7 +402,7 @@ class ReferenceSession:
         self._send_fields(stream, fields, True)
 
     def _send_fields(self, stream: int, fields: Fields, end: bool) -> None:
-        state = self._streams.get(stream)
+        state = self._can_send(stream)
         if state is None:
             return
         check_outgoing(fields)
@@ -385,7 +411,7 @@ class ReferenceSession:
             self._sent_end(stream, state)
 
     def data(self, stream: int, data: bytes, end: bool) -> None:
-        state = self._streams.get(stream)
+        state = self._can_send(stream)
         if state is None:
             return
         size = self._conn.max_outbound_frame_size
@@ -396,6 +422,11 @@ class ReferenceSession:
         self._queued += len(data)
         if end:
             self._sent_end(stream, state)
+
+    def _can_send(self, stream: int) -> _Open | None:
+        """The stream, if our half of it is open. What is said after it would make `h2` close the other half too."""
+        state = self._streams.get(stream)
+        return None if state is None or state.sent_end else state
 
     def _sent_end(self, stream: int, state: _Open) -> None:
         state.sent_end = True
@@ -409,7 +440,7 @@ class ReferenceSession:
             self._close_if_drained()
 
     def credit(self, stream: int) -> int:
-        if stream not in self._streams:
+        if not self._can_send(stream):
             return 0
         room = self._limits.output_octets_max - self._queued - self._unsent
         try:
@@ -418,7 +449,7 @@ class ReferenceSession:
             return 0
 
     def want_write(self, stream: int) -> None:
-        if stream in self._streams:
+        if self._can_send(stream):
             self._blocked[stream] = None
 
     def _wake(self) -> None:
