@@ -34,7 +34,9 @@ Answer = Message | Refusal | Callable[[], Message]
 
 
 class FakeControlPlane(GenericRpcHandler):
-    """`answers["Config/Get"] = GetResponse(...)` or a status with its text, or a function; `asked` holds (method, request)."""
+    """`answers["Config/Get"] = GetResponse(...)`, or a status with its text, or a function that gives the message.
+
+    `asked` holds (method, request), in order."""
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
