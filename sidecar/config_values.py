@@ -240,6 +240,11 @@ def _shown(text: str) -> str:
     return ascii(text if len(text) <= 60 else text[:57] + "...")
 
 
+def _plain(text: str) -> str:
+    """A message of PyYAML's, which may quote any character of the file, in printable ASCII."""
+    return ascii(text)[1:-1]
+
+
 def _meant(word: str, known: Sequence[str] | Mapping[str, str]) -> str:
     close = difflib.get_close_matches(word[:60], list(known), n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
@@ -278,10 +283,10 @@ def compose(text: str, source: str) -> Value:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark is not None else source
-        raise ConfigError(f"{place}: is not YAML: {error.problem or error.context}") from None
+        raise ConfigError(f"{place}: is not YAML: {_plain(error.problem or error.context or '')}") from None
     except yaml.YAMLError as error:
         # A character YAML does not allow; its own text shows the character and its position.
-        raise ConfigError(f"{source}: is not YAML: {str(error)!a}") from None
+        raise ConfigError(f"{source}: is not YAML: {_plain(str(error))}") from None
     if node is None:
         raise ConfigError(f"{source}: is empty; at least `service: NAME` is needed")
     return Value(node, source)
