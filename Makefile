@@ -96,7 +96,7 @@ $(RUNTIME): | $(MADE)
 	@if [ ! -e $(DEV) ]; then \
 	  echo '==> installing what Hauberk needs (requirements.lock)'; \
 	  $(PIP) install --require-hashes -r requirements.lock; \
-	  $(PIP) install --no-deps --no-build-isolation --editable .; \
+	  PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --editable .; \
 	fi
 	@rm -f $(VENV)/.runtime-*
 	@touch $@
@@ -104,6 +104,6 @@ $(RUNTIME): | $(MADE)
 $(DEV): | $(MADE)
 	@echo '==> installing what Hauberk and its tests need (requirements-dev.lock)'
 	@$(PIP) install --require-hashes -r requirements-dev.lock
-	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.dev-*
 	@touch $@
