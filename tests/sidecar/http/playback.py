@@ -117,3 +117,8 @@ def get(path: bytes = b"/", *extra: tuple[bytes, bytes], method: bytes = b"GET")
 
 def client(limits: Limits = LIMITS) -> Http1Client:
     return Http1Client(limits=limits)
+
+
+def is_closed(session: Session) -> bool:
+    """`session.closed`, without the type checker believing that it stays so."""
+    return session.closed

@@ -89,8 +89,7 @@ def test_reading_what_was_read_changes_nothing(raw: bytes) -> None:
     """One spelling, whatever comes in; nothing but BadRequest is raised."""
     try:
         first = parse_authority(raw)
-    except BadRequest as error:
-        assert error.row
+    except BadRequest:
         return
     assert parse_authority(first.text) == first
     assert first.text.startswith(first.host.encode())

@@ -114,7 +114,14 @@ def test_a_method_nobody_has_heard_of_crosses() -> None:
 
 @pytest.mark.parametrize(
     ("path", "row"),
-    [(b"", "B03"), (b"Service/Method", "B03"), (b"*", "B03"), (b"http://a/", "B03"), (b"/a b", "B04"), (b"/\xff", "B04")],
+    [
+        (b"", "B03"),
+        (b"Service/Method", "B03"),
+        (b"*", "B03"),
+        (b"http://a/", "B03"),
+        (b"/a b", "B04"),
+        (b"/\xff", "B04"),
+    ],
 )
 def test_b03_b04_the_path_is_judged(path: bytes, row: str) -> None:
     """By `paths.canonical`, whose rows come through."""
@@ -229,9 +236,7 @@ def test_b19_equal_content_lengths_become_one() -> None:
     assert head.fields == [(b"content-length", b"5")]
 
 
-@pytest.mark.parametrize(
-    "value", [b"", b"+1", b"-1", b"0x3", b"1, 1", b"1 1", b"9" * 40, "٣".encode(), b"1_0", b"1.0"]
-)
+@pytest.mark.parametrize("value", [b"", b"+1", b"-1", b"0x3", b"1, 1", b"1 1", b"9" * 40, "٣".encode(), b"1_0", b"1.0"])
 def test_b20_a_content_length_is_digits(value: bytes) -> None:
     """Python's int() takes most of these."""
     assert refused(request((b"content-length", value))) == "B20"
@@ -478,7 +483,20 @@ def test_b36_head_204_and_304_have_no_body_whatever_they_announce() -> None:
 
 
 NAMES = st.sampled_from(
-    [b":method", b":path", b":authority", b":scheme", b"host", b"te", b"cookie", b"content-length", b"a", b"A", b"x_y", b""]
+    [
+        b":method",
+        b":path",
+        b":authority",
+        b":scheme",
+        b"host",
+        b"te",
+        b"cookie",
+        b"content-length",
+        b"a",
+        b"A",
+        b"x_y",
+        b"",
+    ]
 ) | st.binary(max_size=6)
 VALUES = st.sampled_from([b"GET", b"/", b"http", b"a", b"5", b"trailers", b"a\nb", b" "]) | st.binary(max_size=8)
 

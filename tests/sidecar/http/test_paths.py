@@ -77,9 +77,7 @@ def test_c04_slashes_are_merged(raw: bytes, path: str) -> None:
     assert canonical(raw).path == path
 
 
-@pytest.mark.parametrize(
-    ("raw", "path"), [(b"/\\admin", "/admin"), (b"/app\\..\\admin", "/admin"), (b"/a\\b", "/a/b")]
-)
+@pytest.mark.parametrize(("raw", "path"), [(b"/\\admin", "/admin"), (b"/app\\..\\admin", "/admin"), (b"/a\\b", "/a/b")])
 def test_c05_a_backslash_is_a_slash(raw: bytes, path: str) -> None:
     """Some servers split on it."""
     assert canonical(raw).path == path
@@ -203,7 +201,26 @@ def test_characters_without_a_place_in_a_path_get_their_legal_spelling() -> None
 
 SLIPPERY = st.lists(
     st.sampled_from(
-        [b"/", b".", b"..", b";", b"%2e", b"%2E", b"%25", b"%", b"a", b"Z", b"\\", b"?", b"%c3", b"{", b"|", b"*", b"=", b"~"]
+        [
+            b"/",
+            b".",
+            b"..",
+            b";",
+            b"%2e",
+            b"%2E",
+            b"%25",
+            b"%",
+            b"a",
+            b"Z",
+            b"\\",
+            b"?",
+            b"%c3",
+            b"{",
+            b"|",
+            b"*",
+            b"=",
+            b"~",
+        ]
     ),
     max_size=14,
 ).map(lambda parts: b"/" + b"".join(parts))
@@ -242,6 +259,7 @@ def test_any_bytes_are_either_refused_with_a_row_or_understood(raw: bytes) -> No
     """Nothing but BadRequest is raised."""
     for candidate in (raw, b"/" + raw):
         try:
-            assert canonical(candidate).path
+            known = canonical(candidate).path
         except BadRequest as error:
-            assert error.row
+            known = error.row
+        assert known
