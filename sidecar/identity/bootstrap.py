@@ -207,7 +207,7 @@ async def _find_anchor(address: Address, wanted: bytes, timeout_s: float) -> byt
 def _join_error(address: Address, error: RpcError) -> JoinError:
     if error.status in _WORTH_ANOTHER_TRY:
         return ControlPlaneUnreachable(f"{address}: {error.message}")
-    return JoinRefused(f"the control plane at {address} refused the join token: {error.message}; {_NEW_TOKEN}")
+    return JoinRefused(f"the control plane at {address} refused to let us join: {error.message}")
 
 
 def _check_binding(config: Config, response: identity_pb2.SvidResponse) -> None:

@@ -112,6 +112,7 @@ async def handshake(sock: socket.socket, context: ssl.SSLContext, *, server_side
 
     The socket belongs to the returned SSLSocket; on any failure, cancellation included, it is closed.
     Raises PeerRefused, RefusedByPeer or HandshakeFailed."""
+    assert sock.gettimeout() == 0, "a blocking socket would stop the whole sidecar"
     try:
         # A peer that already hung up makes this raise, or makes a socket that would read *plaintext* (F19,
         # CVE-2023-40217): do_handshake() refuses such a socket, and check_peer asks for a certificate.
