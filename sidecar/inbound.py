@@ -56,8 +56,8 @@ class InboundPeer:
         call.rejudge = lambda: self._decide(self._runtime.current()[1], head, call.port)
 
         # 3 connect, 4 relay
-        own = self._identity_fields(str(snapshot.identity))
-        exchange.upstream_fields = request_fields(head, own + self._runtime.trace(call, head))
+        added = self._identity_fields(str(snapshot.identity)) + self._runtime.trace(call, head)
+        exchange.upstream_fields = request_fields(head, added)
         _ToApp(exchange, call, self._apps[call.port]).open(verdict)
 
     def _port(self, head: RequestHead) -> int:

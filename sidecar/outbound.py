@@ -23,6 +23,8 @@ from sidecar.runtime import OUTBOUND, Call, Runtime
 
 TRIES_MAX = 3
 LOOKUP_TIMEOUT_S = 2.0
+FAILING_S = 5.0
+"""An endpoint that could not be reached is tried last for so long; then it may show that it is back."""
 
 
 class Outbound:
@@ -63,7 +65,8 @@ class Outbound:
         if len(waiting) >= self.runtime.config.limits.waiting_exchanges_max:
             raise TooManyRequests(f"too many requests wait to learn where {name} is")
         if not self._subscribe(name):
-            del self._lookups[name]
+            if not waiting:
+                del self._lookups[name]
             raise NoEndpoint(f"the control plane cannot be asked where {name} is")
         waiting[call] = self.runtime.driver.now + LOOKUP_TIMEOUT_S
 
@@ -110,7 +113,7 @@ class Outbound:
 
     def is_failing(self, endpoint: Endpoint) -> bool:
         pool = self._pools.get((endpoint.address, str(endpoint.identity)))
-        return pool is not None and pool.failures > 0
+        return pool is not None and pool.failures > 0 and self.runtime.driver.now - pool.failed_at < FAILING_S
 
 
 class OutboundApp:
@@ -141,10 +144,10 @@ class OutboundApp:
 
         # 2 resolve
         name, port = self._destination(head, snapshot.namespace)
-        call.destination = str(name)
 
         # 3 connect, 4 relay
-        exchange.upstream_fields = request_fields(head, runtime.trace(call, head))
+        trace = runtime.trace(call, head)
+        exchange.upstream_fields = request_fields(head, trace)
         _ToService(self._outbound, exchange, call, str(name), port).start()
 
     def _destination(self, head: RequestHead, own_namespace: str) -> tuple[ServiceName, int | None]:

@@ -28,7 +28,7 @@ class Call:
     source: str
     """SPIFFE ID of the caller."""
     destination: str = ""
-    """SPIFFE ID of the service, or its name while no endpoint is chosen."""
+    """SPIFFE ID of who is called; "" while no endpoint is chosen."""
     port: int = 0
     permit: Permit | None = None
     denied: Denied | None = None
@@ -113,8 +113,12 @@ class Runtime:
         return exchange
 
     def trace(self, call: Call, head: RequestHead) -> Fields:
-        """Pass the trace on or begin one. Returns the field that goes upstream."""
+        """Pass the trace on or begin one. Returns the field that goes upstream.
+
+        A `tracestate` belongs to the trace it came with (W3C Trace Context section 3.3.1)."""
         call.trace = self._tracer.begin(head.traceparent, self.rng)
+        if call.trace.begun:
+            head.fields = [field for field in head.fields if field[0] != b"tracestate"]
         return [(b"traceparent", call.trace.header)]
 
     def _ended(self, exchange: Exchange) -> None:
