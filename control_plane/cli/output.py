@@ -17,6 +17,7 @@ import click
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from rich.console import Console
+    from rich.table import Table
 
 WIDE = 10_000
 """Columns when it is not a terminal: programs that read lines want them whole."""
@@ -55,7 +56,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(Text(column), overflow="fold", no_wrap=not out.is_terminal)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    out.print(table)
+    _print(out, table)
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
@@ -66,7 +67,14 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     table = Table.grid(padding=(0, 2, 0, 0))
     for name, value in pairs:
         table.add_row(Text(name, style="bold"), Text(printable(value)))
-    console().print(table)
+    _print(console(), table)
+
+
+def _print(out: Console, table: Table) -> None:
+    """Without the spaces that rich pads lines with."""
+    with out.capture() as captured:
+        out.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def print_data(data: Any, output: str) -> None:

@@ -72,7 +72,7 @@ def show(answer: admin_pb2.StatusResponse) -> None:
             one.address or "-",
             policy(one),
             until(one.certificate_not_after, now),
-            f"{one.clock_skew_s:+.1f}s" if one.connected else "-",
+            f"{round(one.clock_skew_s, 1) + 0.0:+.1f}s" if one.connected else "-",
             one.sidecar_version or "-",
         ]
         for one in sorted(answer.workloads, key=lambda one: (one.namespace, one.service, one.instance))

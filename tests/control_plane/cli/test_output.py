@@ -36,7 +36,7 @@ def test_a_table_off_a_terminal_keeps_every_line_whole(capsys: pytest.CaptureFix
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert lines[1].split() == ["x" * 300, "[bold]y[/bold]"]
-    assert lines[2].strip() == "\\x1b[2J"
+    assert lines[2] == "\\x1b[2J"
 
 
 def test_a_message_becomes_plain_data_with_every_field() -> None:
