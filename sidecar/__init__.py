@@ -1,0 +1,25 @@
+"""The data plane: one process beside one service. Read this, then `inbound.py`, then `exchange.py`.
+
+    main, app       start; the composition root: parts, listeners, one nursery
+    config(_load)   the frozen Config tree, read strictly
+    inbound         THE STRAIGHT LINE from the mesh to the app: understand, decide, connect, relay
+    outbound        the same from the app into the mesh: understand, resolve, connect, relay
+    exchange        one request and its answer as a table of states and events, sans-IO
+    runtime         what both share: the snapshot in force, the exchanges that are open
+    data_plane      all of the above wired to sockets, without knowing where policy comes from
+
+    http/           sans-IO protocol sessions behind one interface; what may cross; canonical paths
+    rules/          decisions: pure functions of a frozen Snapshot
+    net/            sockets: listeners, TLS, the pump, pools
+    identity/       joining, the current certificate, its renewal
+    control/        gRPC to the control plane: watch, apply, acknowledge
+    telemetry/      metrics, access log, trace, the process's own log
+
+    admin           /ready /live /metrics /config /status
+    observe         what is told of an exchange when it ended
+    supervise       `hauberk run`: the sidecar first, then the app (`child`), and out in order
+    errors          what can go wrong with a request, and what each side is told
+
+Arrows: main -> app -> data_plane -> inbound, outbound -> runtime, exchange -> http, rules. `http`, `exchange` and `rules`
+import no trio, socket, ssl, time or random; a test keeps it so.
+"""
