@@ -106,6 +106,7 @@ def read_documents(text: str, file: str) -> list[Document]:
         return list(_Composer(text, file).documents())
     except yaml.MarkedYAMLError as error:
         message = " ".join(filter(None, (error.context, error.problem)))
+        message = message.encode("ascii", "backslashreplace").decode()
         mark = error.problem_mark or error.context_mark
         raise _refused(file, _place(mark) if mark else None, f"not YAML: {message}") from None
     except yaml.reader.ReaderError as error:
