@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ def test_frames_pass_in_order_however_the_bytes_are_cut(frames: list[bytes], cut
     wire = b"".join(frames)
     gate, passed, seen = FrameGate(16_384), b"", 0
     edges = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         out, goaways = gate.receive(wire[start:end])
         passed += out
         seen += len(goaways)

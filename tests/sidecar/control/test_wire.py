@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ def test_messages_come_out_as_they_went_in_however_the_bytes_are_cut(messages: l
     wire = b"".join(map(frame_message, messages))
     edges = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
     assembler = MessageAssembler(50)
-    got = [one for start, end in zip(edges, edges[1:], strict=False) for one in assembler.receive(wire[start:end])]
+    got = [one for start, end in pairwise(edges) for one in assembler.receive(wire[start:end])]
     assert got == messages
     assert assembler.is_between_messages
 
