@@ -20,6 +20,6 @@
     supervise       `hauberk run`: the sidecar first, then the app (`child`), and out in order
     errors          what can go wrong with a request, and what each side is told
 
-Arrows: main -> app -> data_plane -> inbound, outbound -> runtime, exchange -> http, rules. `http`, `exchange` and `rules`
-import no trio, socket, ssl, time or random; a test keeps it so.
+Arrows: main -> app -> data_plane -> inbound, outbound -> runtime, exchange -> http, rules. `http`, `exchange` and
+`rules` import no trio, socket, ssl, time or random; a test keeps it so.
 """

@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 import trio
 
-from sidecar.config import Config, OutboundPort
+from sidecar.config import Address, Config, OutboundPort
+from sidecar.errors import NotFound, RequestError
+from sidecar.http import tunnel
 from sidecar.http.engines import http2_session
 from sidecar.http.http1 import Http1Server
 from sidecar.http.reference import PREFACE
@@ -25,6 +27,8 @@ from sidecar.net.pool import Pool
 from sidecar.net.tls import PeerCertificate, check_peer, handshake
 from sidecar.net.upstream import dial_app, dial_mesh
 from sidecar.outbound import Outbound, OutboundApp
+from sidecar.rules.errors import RoutingError
+from sidecar.rules.routing import resolve
 from sidecar.rules.snapshot import Endpoint, Protocol, Snapshot
 from sidecar.runtime import INBOUND, Runtime
 from sidecar.telemetry.access_log import AccessLog, RefusedConnection
@@ -160,9 +164,13 @@ class DataPlane:
 
     async def _serve_app_one(self, sock: socket.socket, fixed: OutboundPort | None) -> None:
         first = b""
-        with trio.move_on_after(self._config.timeouts.headers_s) as waited:
-            first = await _first_octets(sock)
-        if waited.cancelled_caught or not first:
+        with trio.move_on_after(self._config.timeouts.headers_s):
+            first = await _first_octets(sock, b"")
+            if fixed is None and first.startswith(tunnel.METHOD):
+                fixed, first = await self._open_tunnel(sock, first)
+                if fixed is not None:
+                    first = await _first_octets(sock, first)
+        if not first:
             return
         handler = OutboundApp(self._outbound, fixed)
         session: Session
@@ -171,6 +179,25 @@ class DataPlane:
         else:
             session = Http1Server(handler, limits=self._config.limits)
         await self._run(sock, session, "app_server", None, first)
+
+    async def _open_tunnel(self, sock: socket.socket, first: bytes) -> tuple[OutboundPort | None, bytes]:
+        """Answer a CONNECT: the service it names, and what came after it. None: refused, and answered so."""
+        try:
+            asked = tunnel.read_connect(first)
+            while asked is None:
+                first += await _some_octets(sock)
+                asked = tunnel.read_connect(first)
+            resolve(asked.host, asked.port, self._config.namespace)
+        except (RequestError, RoutingError) as e:
+            error = e if isinstance(e, RequestError) else NotFound(str(e))
+            self._metrics.refused(error.row, error.reason)
+            head = f"HTTP/1.1 {error.http_status} Refused\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            _send_short(sock, head.encode())
+            return None, b""
+        except EOFError:
+            return None, b""
+        _send_short(sock, tunnel.ESTABLISHED)
+        return OutboundPort(listen=Address(), service=asked.host, port=asked.port), asked.rest
 
     async def _run(
         self, sock: socket.socket, session: Session, kind: str, peer: PeerCertificate | None, first: bytes = b""
@@ -183,6 +210,9 @@ class DataPlane:
             await connection.run(first)
         finally:
             self._metrics.connection_closed(kind)
+            fault = getattr(session, "fault", None)  # a head so malformed that it never became a request
+            if isinstance(fault, RequestError):
+                self._metrics.refused(fault.row, fault.reason)
 
     # Pools
 
@@ -234,20 +264,36 @@ class DataPlane:
         self._driver.touched.add(session)
 
 
-async def _first_octets(sock: socket.socket) -> bytes:
-    """Enough of a connection's beginning to tell HTTP/2 (RFC 9113 section 3.4) from HTTP/1.1; empty if it ends."""
-    first = b""
-    while len(first) < len(PREFACE) and first == PREFACE[: len(first)]:
+async def _first_octets(sock: socket.socket, first: bytes) -> bytes:
+    """Enough of a connection's beginning to tell HTTP/2 (RFC 9113 section 3.4) from HTTP/1.1; empty if it ends.
+
+    `first`: what was read already."""
+    try:
+        while not first or (len(first) < len(PREFACE) and PREFACE.startswith(first)):
+            first += await _some_octets(sock)
+    except EOFError:
+        return b""
+    return first
+
+
+async def _some_octets(sock: socket.socket) -> bytes:
+    """At least one. Raises EOFError when the peer is gone."""
+    while True:
         await trio.lowlevel.wait_readable(sock)
         try:
-            more = sock.recv(65_536)
+            data = sock.recv(65_536)
         except BlockingIOError:
             continue
         except OSError:
-            return b""
-        if not more:
-            return b""
-        first += more
-        if first[: len(PREFACE)] == PREFACE:
-            break
-    return first
+            data = b""
+        if not data:
+            raise EOFError
+        return data
+
+
+def _send_short(sock: socket.socket, data: bytes) -> None:
+    """A few octets into an empty socket buffer: the kernel takes them whole, or the peer is gone."""
+    try:
+        sock.send(data)
+    except OSError:
+        pass

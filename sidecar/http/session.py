@@ -11,12 +11,12 @@ above this interface knows which version it talks to.
 Heads travel as `Fields`: a list of (name, value) byte pairs, lower-case names, pseudo-header fields first, in the shape
 of RFC 9113 section 8.3. An HTTP/1.1 session translates to and from that shape: the request target and Host become
 `:method`, `:scheme`, `:authority`, `:path` (and no `host`); the status line becomes `:status`. Framing fields that
-belong to one connection (`transfer-encoding`, `connection`, `keep-alive`, ...) never pass this interface, in either
+belong to one connection (`transfer-encoding`, `connection`, ...) never pass this interface, in either
 direction; `content-length` does.
 
 Flow control. `data(..., flow=n)` hands the sink n octets of credit with the bytes. The sink must give them back with
 `consumed(stream, n)` when the *other side* took them, not before: that is what makes a slow reader slow its sender.
-An HTTP/1.1 session has no windows; it stops wanting to read (`wants_read`) while more than its bound is not yet consumed.
+An HTTP/1.1 session has no windows; it stops wanting to read (`wants_read`) while more than its bound is not consumed.
 To write, ask `credit(stream)`, send at most that much, keep the rest and call `want_write(stream)` to be told once,
 through `StreamSink.writable()`, when there is credit again. Credit counts the peer's windows *and* what the socket has
 not taken yet, so the bytes queued in one session are bounded whatever the peer does.
@@ -27,8 +27,8 @@ What every engine must do (the contract suite in tests/contract/ runs on each):
    the protocol's goodbye, ends every open stream through its sink, and sets `closed`.
 2. Every stream ends exactly once for its sink: `data(end=True)`, `head(end=True)`, `trailers()` or `reset()`.
    After the sink's stream was reset by us with `reset(stream, code)` its sink hears nothing more.
-3. Calls for a stream that is already gone are ignored (the peer may have reset it in the same slice), except `consumed`:
-   whoever was handed `flow` octets gives every one back, also those it throws away after the stream's end, because the
+3. Calls for a stream that is already gone are ignored (the peer may have reset it in the same slice), except
+   `consumed`: whoever was handed `flow` octets gives every one back, also those it throws away after the stream's end, because the
    connection's window is shared.
 4. Nothing is sent that is not valid HTTP: CR, LF or NUL in a field raises `ValueError` before a byte is queued.
 5. A sink may call back into any session, this one included, from inside a call.
@@ -130,7 +130,7 @@ class Session(Protocol):
 
     @property
     def draining(self) -> bool:
-        """No new streams will be opened or accepted: GOAWAY came or went, `Connection: close`, or `drain` was called."""
+        """No new streams will be opened or accepted: GOAWAY came or went, `Connection: close`, or `drain` called."""
 
     def request(self, fields: Fields, end: bool, sink: StreamSink) -> int:
         """Clients: open a stream. Returns its id. Requires `can_open`."""

@@ -1,4 +1,4 @@
-"""Opening connections: to other sidecars over mutual TLS, and to the app in the clear. Each fit to be a `Pool`'s `dial`.
+"""Opening connections: to other sidecars over mutual TLS, to the app in the clear. Each fit to be a `Pool`'s `dial`.
 
 A mesh connection counts as open only when the other end has spoken. In TLS 1.3 the client's handshake is over before
 the server has judged the client's certificate, so only the first bytes back prove that it was accepted (row F18). Until
@@ -31,7 +31,7 @@ async def dial_mesh(driver: Driver, config: Config, identity: IdentitySource, en
     """A connection to another sidecar that proved to be `endpoint.identity`. Raises ConnectFailed."""
     limit = config.timeouts
     own = identity.svid
-    if own is None:
+    if own is None or not identity.is_ready:
         raise ConnectFailed("this sidecar has no certificate yet")
     sock = None
     connection = None

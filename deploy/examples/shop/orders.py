@@ -46,15 +46,15 @@ def watch(request: Struct, _context: grpc.ServicerContext) -> Iterator[Struct]:
 
 
 def main() -> None:
-    wire = {"request_deserializer": Struct.FromString, "response_serializer": Struct.SerializeToString}
+    read, write = Struct.FromString, Struct.SerializeToString
     server = grpc.server(ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(
                 "shop.v1.Orders",
                 {
-                    "Place": grpc.unary_unary_rpc_method_handler(place, **wire),
-                    "Watch": grpc.unary_stream_rpc_method_handler(watch, **wire),
+                    "Place": grpc.unary_unary_rpc_method_handler(place, read, write),
+                    "Watch": grpc.unary_stream_rpc_method_handler(watch, read, write),
                 },
             ),
         )
