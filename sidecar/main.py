@@ -1,4 +1,4 @@
-"""The two ways to start a sidecar: alone (`hauberk sidecar`) or with its app (`hauberk run`); each gives an exit code."""
+"""Two ways to start a sidecar: alone (`hauberk sidecar`) or with its app (`hauberk run`); each gives an exit code."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ What every engine must do (the contract suite in tests/contract/ runs on each):
 2. Every stream ends exactly once for its sink: `data(end=True)`, `head(end=True)`, `trailers()` or `reset()`.
    After the sink's stream was reset by us with `reset(stream, code)` its sink hears nothing more.
 3. Calls for a stream that is already gone are ignored (the peer may have reset it in the same slice), except
-   `consumed`: whoever was handed `flow` octets gives every one back, also those it throws away after the stream's end, because the
-   connection's window is shared.
+   `consumed`: whoever was handed `flow` octets gives every one back, also those it throws away after the stream's end,
+   because the connection's window is shared.
 4. Nothing is sent that is not valid HTTP: CR, LF or NUL in a field raises `ValueError` before a byte is queued.
 5. A sink may call back into any session, this one included, from inside a call.
 """
