@@ -156,6 +156,7 @@ def _open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Ca
         authority=authority,
         audit=audit,
         lifetime_s=lambda: loader.load().mesh.certificate_lifetime_s,
+        changed=hub.notify,
         join_limit=RateLimit(rate_per_s=limits.join_rate_per_s, burst=limits.join_burst),
         renew_limit=RateLimit(rate_per_s=limits.renew_rate_per_s, burst=limits.renew_burst),
         now=now,

@@ -173,7 +173,7 @@ def _section(node: yaml.Node | None, source: str, prefix: str, readers: Mapping[
     if node is None:
         return {}
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{_where(source, node, prefix or 'file')}: must be a mapping of field: value")
+        raise ConfigError(f"{_where(source, node, prefix.rstrip('.') or 'file')}: must be a mapping of field: value")
     values: dict[str, object] = {}
     for key_node, value_node in node.value:
         key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"

@@ -38,6 +38,7 @@ class IdentityApi:
         authority: CertificateAuthority,
         audit: AuditLog,
         lifetime_s: Callable[[], float],
+        changed: Callable[[], None],
         join_limit: RateLimit,
         renew_limit: RateLimit,
         now: Callable[[], float],
@@ -46,6 +47,7 @@ class IdentityApi:
         self._authority = authority
         self._audit = audit
         self._lifetime_s = lifetime_s
+        self._changed = changed
         self._join_limit = join_limit
         self._renew_limit = renew_limit
         self._now = now
@@ -59,6 +61,7 @@ class IdentityApi:
             token = tokens.consume(self._store, request.token_id, request.token_secret, now)
             workload = self._store.ensure_workload(token.spec, now)
             issued = self._issue(caller, workload, request.csr_der, now, event="joined", token_id=token.token_id)
+        self._changed()  # who asked for this service by a name that was unknown wants to hear
         log.info("workload joined", extra=fields(spiffe_id=str(workload.spiffe_id), token_id=token.token_id))
         return self._response(workload, issued, now)
 

@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from google.protobuf.message import DecodeError, Message
 
@@ -325,7 +326,7 @@ def _bind_socket(server: Any, path: Path) -> Path:
     # The mode is right from the first moment: chmod afterwards would leave a gap.
     mask = os.umask(0o177)
     try:
-        server.add_insecure_port(f"unix:{path}")
+        server.add_insecure_port(f"unix:{quote(str(path))}")  # part of a URI: RFC 3986 section 2.1
     except RuntimeError as error:
         raise StartError(f"operator_socket: cannot listen on {path}: is its directory there, and ours?") from error
     finally:

@@ -1,0 +1,118 @@
+"""The configuration file, strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.config import ControlPlaneConfig, Limits, ListenAddress, load, parse
+from control_plane.errors import ConfigError
+
+WHOLE = """\
+data_dir: /var/lib/hauberk
+trust_domain: prod.example
+listen: 0.0.0.0:15012
+join_listen: "[::1]:15011"
+operator_socket: /run/hauberk.sock
+kek_file: /run/kek
+certificate_lifetime_s: 600
+endpoint_lost_s: 2.5
+restart_grace_s: 10
+push_debounce_s: 0.1
+limits:
+  join_burst: 5
+  join_rate_per_s: 0.5
+"""
+
+
+def test_everything_can_be_set() -> None:
+    """And arrives as it was meant."""
+    assert parse(WHOLE, "cp.yaml") == ControlPlaneConfig(
+        data_dir=Path("/var/lib/hauberk"),
+        trust_domain="prod.example",
+        listen=ListenAddress("0.0.0.0", 15012),
+        join_listen=ListenAddress("::1", 15011),
+        operator_socket=Path("/run/hauberk.sock"),
+        kek_file=Path("/run/kek"),
+        certificate_lifetime_s=600,
+        endpoint_lost_s=2.5,
+        restart_grace_s=10.0,
+        push_debounce_s=0.1,
+        limits=Limits(join_burst=5, join_rate_per_s=0.5),
+        source="cp.yaml",
+    )
+
+
+def test_an_empty_file_and_a_directory_are_enough() -> None:
+    """All else has a default."""
+    config = parse("", "cp.yaml", data_dir=Path("/d"))
+    assert config == ControlPlaneConfig(data_dir=Path("/d"), source="cp.yaml")
+    assert config.operator_socket_path == Path("/d/operator.sock")
+    assert str(ListenAddress("::1", 7)) == "[::1]:7"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("listen: 1.2.3.4:1\nlisten: 1.2.3.4:2", "cp.yaml:2: listen: given twice"),
+        ("colour: red", "cp.yaml:1: colour: unknown field; known here: certificate_lifetime_s"),
+        ("limits:\n  join_bursts: 3", "cp.yaml:2: limits.join_bursts: unknown field"),
+        ("limits:\n  join_burst: 3.5", "cp.yaml:2: limits.join_burst: must be a whole number above 0"),
+        ("limits: [1]", "cp.yaml:1: limits: must be a mapping"),
+        ("- a", "cp.yaml:1: file: must be a mapping"),
+        ("data_dir:", "cp.yaml:1: data_dir: must be text"),
+        ("data_dir: ''", "cp.yaml:1: data_dir: must not be empty"),
+        ("data_dir: [x", "cp.yaml:1: is not valid YAML"),
+        ("trust_domain: 12", "cp.yaml:1: trust_domain: must be text"),
+        ("trust_domain: Mesh.Local", "trust_domain: "),
+        ("listen: localhost:15012", 'write it as "127.0.0.1:15012"'),
+        ("listen: 127.0.0.1:70000", "no port between 0 and 65535"),
+        ("listen: ::1:80", "is not an address"),
+        ("listen: 127.0.0.1:9\njoin_listen: 127.0.0.1:9", "join_listen: must differ from listen"),
+        ("certificate_lifetime_s: 1", "certificate_lifetime_s: must be from 2 to 86400"),
+        ("certificate_lifetime_s: -5", "must be a whole number above 0"),
+        ("certificate_lifetime_s: yes", "must be a whole number above 0"),
+        ("endpoint_lost_s: .nan", "must be a number above 0"),
+        ("endpoint_lost_s: .inf", "must be a number above 0"),
+        (f"operator_socket: /{'x' * 120}", "longer than 107 octets"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_line_and_field(text: str, told: str) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(ConfigError) as refused:
+        parse(text, "cp.yaml", data_dir=Path("/d"))
+    assert told in str(refused.value)
+
+
+def test_a_directory_must_be_given() -> None:
+    """There is no default place for keys."""
+    with pytest.raises(ConfigError, match="--data-dir"):
+        parse("", "cp.yaml")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Missing, binary, or far too large."""
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "none.yaml")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load(tmp_path / "binary")
+    (tmp_path / "large").write_bytes(b"#" * 300_000)
+    with pytest.raises(ConfigError, match="larger than"):
+        load(tmp_path / "large")
+    (tmp_path / "good").write_text("certificate_lifetime_s: 30")
+    assert load(tmp_path / "good", data_dir=tmp_path).certificate_lifetime_s == 30
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_configuration_or_a_config_error(text: str) -> None:
+    """Never another error."""
+    told = ""
+    try:
+        parse(text, "cp.yaml", data_dir=Path("/d"))
+    except ConfigError as refused:
+        told = str(refused)
+    assert told == "" or told.startswith("cp.yaml")
