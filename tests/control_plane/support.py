@@ -261,21 +261,20 @@ async def tls_pipe(address: ListenAddress, context: ssl.SSLContext) -> AsyncIter
         writer.close()
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ends = [writer.transport]
         try:
             far_reader, far_writer = await asyncio.open_connection(address.host, address.port, ssl=context)
-            ends.append(far_writer.transport)
-            await asyncio.gather(one_way(reader, far_writer), one_way(far_reader, writer))
         except OSError:
             return  # refused: this side sees its connection end
+        try:
+            await asyncio.gather(one_way(reader, far_writer), one_way(far_reader, writer))
         finally:
-            for end in ends:
-                end.abort()
+            far_writer.transport.abort()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(carry(reader, writer))
         connections.add(task)
         task.add_done_callback(connections.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:

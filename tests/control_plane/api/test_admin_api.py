@@ -1,0 +1,67 @@
+"""CreateToken and Status over the operator's socket."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from protos.hauberk.v1 import admin_pb2, discovery_pb2
+from tests.control_plane.support import advertise, asyncio_test, refusal, running, watching
+
+
+@asyncio_test
+async def test_a_token_names_its_workload_and_its_end(tmp_path: Path) -> None:
+    """Ten minutes unless told otherwise; the port in it is the one Join listens on."""
+    async with running(tmp_path) as mesh, mesh.operator() as operator:
+        request = admin_pb2.CreateTokenRequest(service="orders")
+        made = await operator.call("Admin/CreateToken", request, admin_pb2.CreateTokenResponse)
+        status = await operator.status()
+    prefix, token_id, _, _, port = made.token.split(".")
+    assert (prefix, token_id, int(port)) == ("hauberk1", made.token_id, mesh.addresses.join_listen.port)
+    assert made.spiffe_id == "spiffe://mesh.local/ns/default/sa/orders"
+    assert abs(made.expires_at - time.time() - 600) < 30
+    assert len(status.anchor_sha256) == 64
+
+
+@asyncio_test
+async def test_g09_a_name_that_is_none_makes_no_token(tmp_path: Path) -> None:
+    """INVALID_ARGUMENT, naming the field."""
+    async with running(tmp_path) as mesh, mesh.operator() as operator:
+        for service in ("", "../x", "a%2eb", "a\x00b"):
+            status, details = await refusal(operator.token(service))
+            assert status == "INVALID_ARGUMENT"
+            assert details.startswith("service: ")
+        assert (await refusal(operator.token(ttl_s=90_000)))[0] == "INVALID_ARGUMENT"
+        assert (await refusal(operator.token(labels={"a b": "c"})))[0] == "INVALID_ARGUMENT"
+
+
+@asyncio_test
+async def test_status_shows_every_workload_and_how_it_is(tmp_path: Path) -> None:
+    """Those that are connected with all they said, and those that joined once and are not there."""
+    async with running(tmp_path) as mesh, mesh.operator() as operator:
+        await mesh.join("billing", "shop")
+        svid = await mesh.join("orders", "shop", labels={"tier": "gold"})
+        async with mesh.as_member(svid) as rpc:
+            watcher = await watching(
+                rpc, sidecar_version="0.1.0", clock=time.time() + 100, certificate_not_after=svid.not_after
+            )
+            first = await watcher.taken()
+            ports = {8080: discovery_pb2.PROTOCOL_HTTP1, 9090: discovery_pb2.PROTOCOL_HTTP2}
+            await watcher.say(advertise=advertise("127.0.0.1:15008", ports))
+            await watcher.say(subscribe=discovery_pb2.Subscribe(services=["orders.shop"]))
+            second = await watcher.until(lambda snapshot: len(snapshot.services[0].endpoints) == 1)
+            status = await operator.status()
+            while status.workloads[1].acknowledged_version < second.version:
+                status = await operator.status()
+    billing, orders = status.workloads
+    assert (billing.service, billing.connected, billing.instance) == ("billing", False, "")
+    assert (orders.spiffe_id, orders.instance, orders.connected) == (str(svid.spiffe_id), "one", True)
+    assert (orders.address, orders.ports) == ("127.0.0.1:15008", "8080/http1, 9090/http2")
+    assert (orders.sidecar_version, dict(orders.labels)) == ("0.1.0", {"app": "orders", "tier": "gold"})
+    assert orders.certificate_not_after == svid.not_after
+    assert 50 < orders.clock_skew_s < 150
+    assert orders.pushed_version == orders.acknowledged_version == second.version > first.version
+    assert (status.trust_domain, status.default_action) == ("mesh.local", "DENY")
+    assert status.version >= second.version
+    assert status.epoch == second.epoch
+    assert status.control_plane_version
