@@ -113,13 +113,18 @@ class Flow:
     def is_empty(self) -> bool:
         return not self._queue
 
+    @property
+    def is_whole(self) -> bool:
+        """Nothing was handed on yet, so all of it could go elsewhere."""
+        return self.octets == 0 and not self.ended
+
     def open(self, target: Session, stream: int) -> None:
         self._target, self._target_stream = target, stream
         self.pump()
 
     def rewind(self) -> None:
         """The target is gone before anything was handed to it."""
-        assert self.octets == 0
+        assert self.is_whole
         self._target = None
 
     def push(self, data: bytes, flow: int, end: bool) -> None:
@@ -146,10 +151,11 @@ class Flow:
                     target.want_write(stream)
                     break
                 if credit < len(data):
-                    target.data(stream, data[:credit], False)
+                    # The queue first: the call may end the exchange, and that empties it.
+                    queue[0] = (data[credit:], flow - credit, end, trailers)
                     self.octets += credit
                     given += credit
-                    queue[0] = (data[credit:], flow - credit, end, trailers)
+                    target.data(stream, data[:credit], False)
                     continue
             queue.popleft()
             self.octets += len(data)
@@ -352,8 +358,10 @@ class Exchange:
         if self.head is not None and self.head.method == b"HEAD":
             body = b""
         self._down.head(self._stream, fields + self.extra_response, not body)
-        if body:
+        if body and self._down.credit(self._stream) >= len(body):
             self._down.data(self._stream, body, True)
+        elif body:  # a client that grants no window has at least the status
+            self._down.reset(self._stream, ErrorCode.CANCEL)
         self._end()
 
     def _break_off(self) -> None:
@@ -527,7 +535,7 @@ class _Upstream:
             x._up = None
             x.request.drop()
             return
-        if x.state is State.RELAYING and unprocessed and x.request.octets == 0 and x.on_unprocessed is not None:
+        if x.state is State.RELAYING and unprocessed and x.request.is_whole and x.on_unprocessed is not None:
             self._x = None
             x._event(Event.UNPROCESSED)
             return

@@ -221,7 +221,9 @@ class Http1Client(Http1Session):
             return True
         stream.keep_alive = stream.keep_alive and response.keep_alive
         stream.reader = body_reader(response.framing, self._limits, UpstreamFailed)
-        end = stream.received_end = stream.reader.done
+        end = stream.reader.done
+        if end:
+            self._receive_end(stream)
         stream.sink.head(response.fields, end)
         if end:
             self._finish_if_over(stream)
@@ -242,7 +244,7 @@ class Http1Client(Http1Session):
             self._close()
         elif isinstance(stream.reader, UntilCloseReader) and not stream.received_end:
             stream.keep_alive = False
-            stream.received_end = True
+            self._receive_end(stream)
             assert stream.sink is not None
             stream.sink.data(b"", 0, True)
             self._finish_if_over(stream)

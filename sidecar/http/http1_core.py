@@ -192,11 +192,11 @@ class Http1Session:
             if data:
                 self._deliver(stream, data, end=False)
             if self._stream is stream:
-                stream.received_end = True
+                self._receive_end(stream)
                 if stream.sink is not None:
                     stream.sink.trailers(reader.trailers)
         else:
-            stream.received_end = True
+            self._receive_end(stream)
             self._deliver(stream, data, end=True)
         self._finish_if_over(stream)
         return True
@@ -300,6 +300,13 @@ class Http1Session:
         self._finish_if_over(stream)
 
     # The end
+
+    def _receive_end(self, stream: Stream1) -> None:
+        """Before the sink hears of the end: it may give the connection to the next message from inside that call, and
+        what it then says of this stream must find it gone."""
+        stream.received_end = True
+        if stream.sent_end:
+            self._finish_if_over(stream)
 
     def _finish_if_over(self, stream: Stream1) -> None:
         if self._stream is not stream or not (stream.received_end and stream.sent_end):

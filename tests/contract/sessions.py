@@ -202,19 +202,29 @@ class Sender:
 
 
 class Wire:
-    """Two sessions back to back. `cuts`: sizes of the pieces in which bytes arrive, in turn, for ever."""
+    """Two sessions back to back. `serve`: who answers, if it is not to be a recording `Handler`."""
 
     def __init__(
-        self, engine: Engine, *, limits: Limits = LIMITS, client_limits: Limits | None = None, gives_back: bool = True
+        self,
+        engine: Engine,
+        *,
+        limits: Limits = LIMITS,
+        client_limits: Limits | None = None,
+        gives_back: bool = True,
+        serve: ServerHandler | None = None,
     ) -> None:
         self.engine = engine
         self.handler = Handler(gives_back=gives_back)
-        self.server = engine.server(self.handler, limits)
+        self.server = engine.server(serve or self.handler, limits)
         self.client = engine.client(client_limits or limits)
         self._cuts: Iterator[int] = repeat(65_536)
         self._flying = {self.client: bytearray(), self.server: bytearray()}
         """Bytes on their way *to* a session."""
         self._eof_told: set[Session] = set()
+        self.flushes: Callable[[Session], bool] = lambda session: True
+        """Whether somebody would send now what `session` has to say."""
+        self.received: Callable[[Session], None] = lambda session: None
+        """Called after bytes or the end of the connection were told to `session`."""
 
     def cut(self, sizes: Iterable[int]) -> None:
         """Pieces of these sizes first, then whatever is there."""
@@ -239,7 +249,7 @@ class Wire:
 
     def _send(self, session: Session) -> bool:
         """What `session` has to say goes out. False: nothing."""
-        out = session.take()
+        out = session.take() if self.flushes(session) else b""
         if out:
             session.sent(0)
             self._flying[self.other(session)] += out
@@ -256,6 +266,7 @@ class Wire:
         piece = bytes(flying[:size])
         del flying[:size]
         session.receive(piece)
+        self.received(session)
         return True
 
     def _tell_loss(self, session: Session) -> bool:
@@ -267,6 +278,7 @@ class Wire:
             return True
         self._eof_told.add(session)
         session.eof()
+        self.received(session)
         return True
 
     def lose(self) -> None:
@@ -275,6 +287,7 @@ class Wire:
             self._flying[session].clear()
             self._eof_told.add(session)
             session.eof()
+            self.received(session)
 
 
 def regular(fields: Fields | None) -> Fields:

@@ -595,23 +595,45 @@ def test_a_server_sink_may_call_back_from_inside_data(engine: Engine, reaction: 
 
 
 @every_engine
-def test_a_sink_may_open_the_next_stream_when_its_own_has_ended(engine: Engine) -> None:
-    """As a pool does that gives the connection to whoever waits."""
+@pytest.mark.parametrize("body", [b"", b"hello"])
+def test_a_sink_may_open_the_next_stream_from_inside_its_own_end(engine: Engine, body: bytes) -> None:
+    """As a pool does that gives the connection to whoever waits; else they would wait for ever."""
     wire = Wire(engine)
-    wire.handler.on_request = lambda session, sink: answer(sink)
+    wire.handler.on_request = lambda session, sink: answer(sink, body)
     second: list[StrictSink] = []
     first = wire.request(GET, True)
 
     def next_one(name: str) -> None:
-        if first.ended and not second and wire.client.can_open:
+        if first.ended and not second:
             second.append(wire.request(GET, True))
 
     first.on_event = next_one
     wire.pump()
-    if not second:  # an HTTP/1.1 session is free when its last sink's call has returned
-        second.append(wire.request(GET, True))
-        wire.pump()
     assert second[0].ended
+
+
+@every_engine
+@pytest.mark.parametrize("trailers", [None, [(b"x-sum", b"1")]])
+@pytest.mark.parametrize("body", [b"", b"hello"])
+def test_a_reset_from_inside_the_end_changes_nothing(engine: Engine, body: bytes, trailers: Fields | None) -> None:
+    """Both halves are over, so the stream is gone (contract 3): the connection serves the next request."""
+    wire = Wire(engine)
+    for _ in range(2):
+        sink = wire.request(GET, True)
+
+        def give_up(name: str, sink: StrictSink = sink) -> None:
+            if sink.ended and sink.session is not None:
+                sink.session.reset(sink.stream, ErrorCode.CANCEL)
+
+        sink.on_event = give_up
+        wire.pump()
+        server = wire.handler.sinks[-1]
+        wire.server.head(server.stream, OK, not body and trailers is None)
+        if body or trailers:
+            Sender(server, body, trailers).go()
+        wire.pump()
+        assert sink.ended
+        assert wire.client.can_open
 
 
 # 1 The peer's faults
