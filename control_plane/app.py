@@ -33,7 +33,7 @@ from control_plane.audit import AuditLog
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaError
 from control_plane.ca.keystore import CA_NAME
-from control_plane.config import ControlPlaneConfig, check
+from control_plane.config import ControlPlaneConfig, Limits, check
 from control_plane.errors import ControlPlaneError, StartError, StoreError
 from control_plane.limits import RateLimit
 from control_plane.logs import fields
@@ -87,7 +87,7 @@ async def serve(
     check(config)
     with contextlib.ExitStack() as stack:
         state = _open_state(config, stack, now)
-        hub, server = state.hub, state.server
+        hub, server = state.hub, _server(state, config.limits, now)
         addresses = await server.start(config.listen, config.join_listen, config.operator_socket_path)
         state.join_port = addresses.join_listen.port
         log.info(
@@ -113,19 +113,22 @@ async def serve(
 
 @dataclass(slots=True, kw_only=True)
 class _State:
-    """What `serve` holds while it serves."""
+    """The parts `serve` holds while it serves."""
 
+    trust_domain: TrustDomain
     store: Store
+    audit: AuditLog
+    authority: CertificateAuthority
+    certificate: OwnCertificate
+    loader: WorldLoader
     registry: Registry
     hub: Hub
-    certificate: OwnCertificate
-    server: GrpcServer
     join_port: int = 0
+    """As bound; join tokens carry it."""
 
 
 def _open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Callable[[], float]) -> _State:
-    """Opens and wires everything; `stack` closes what was opened. Raises StartError."""
-    limits = config.limits
+    """Opens what is on disk and wires what stands on it; `stack` closes what was opened. Raises StartError."""
     trust_domain = TrustDomain.parse(config.trust_domain)
     prepare_data_dir(config.data_dir)
     store = stack.enter_context(contextlib.closing(SqliteStore.open(config.data_dir / STORE_NAME)))
@@ -147,60 +150,72 @@ def _open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Ca
         store,
         lost_s=config.endpoint_lost_s,
         restart_s=config.restart_grace_s,
-        streams_per_identity_max=limits.streams_per_identity_max,
+        streams_per_identity_max=config.limits.streams_per_identity_max,
     )
     registry.start(now())
-    hub = Hub(store, loader, debounce_s=config.push_debounce_s)
-    identity = IdentityApi(
+    return _State(
+        trust_domain=trust_domain,
         store=store,
-        authority=authority,
         audit=audit,
+        authority=authority,
+        certificate=certificate,
+        loader=loader,
+        registry=registry,
+        hub=Hub(store, loader, debounce_s=config.push_debounce_s),
+    )
+
+
+def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServer:
+    """The API over the state."""
+    loader = state.loader
+    identity = IdentityApi(
+        store=state.store,
+        authority=state.authority,
+        audit=state.audit,
         lifetime_s=lambda: loader.load().mesh.certificate_lifetime_s,
-        changed=hub.notify,
+        changed=state.hub.notify,
         join_limit=RateLimit(rate_per_s=limits.join_rate_per_s, burst=limits.join_burst),
         renew_limit=RateLimit(rate_per_s=limits.renew_rate_per_s, burst=limits.renew_burst),
         now=now,
     )
     discovery = DiscoveryApi(
-        store=store,
-        registry=registry,
-        hub=hub,
+        store=state.store,
+        registry=state.registry,
+        hub=state.hub,
         subscriptions_max=limits.subscriptions_max,
         streams_max=limits.streams_per_instance_max,
         now=now,
     )
     resources = ConfigApi(
-        store=store,
-        audit=audit,
-        registry=registry,
-        hub=hub,
+        store=state.store,
+        audit=state.audit,
+        registry=state.registry,
+        hub=state.hub,
         loader=loader,
-        trust_domain=trust_domain,
+        trust_domain=state.trust_domain,
         file_octets_max=limits.file_octets_max,
         resources_max=limits.resources_max,
         now=now,
     )
     admin = AdminApi(
-        store=store,
-        authority=authority,
-        audit=audit,
-        registry=registry,
-        hub=hub,
+        store=state.store,
+        authority=state.authority,
+        audit=state.audit,
+        registry=state.registry,
+        hub=state.hub,
         loader=loader,
-        trust_domain=trust_domain,
+        trust_domain=state.trust_domain,
         join_port=lambda: state.join_port,
         release=metadata.version("hauberk"),
         now=now,
     )
-    server = GrpcServer(
+    return GrpcServer(
         methods(identity, discovery, resources, admin),
-        certificate=certificate,
-        bundle=lambda: authority.bundle,
+        certificate=state.certificate,
+        bundle=lambda: state.authority.bundle,
         limits=limits,
         now=now,
     )
-    state = _State(store=store, registry=registry, hub=hub, certificate=certificate, server=server)
-    return state
 
 
 def prepare_data_dir(path: Path) -> None:
