@@ -57,7 +57,8 @@ class Driver:
         return self.now
 
     def spawn(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
-        self._nursery.start_soon(task, *args)
+        """Run a task of its own. What goes wrong in it ends it, and nothing else."""
+        self._nursery.start_soon(_guard, task, args)
 
     def flush(self) -> None:
         """Send what every touched session has to say; sending may wake others, so until there is none left."""
@@ -76,6 +77,13 @@ class Driver:
 
     def remove(self, connection: Connection) -> None:
         self._by_session.pop(connection.session, None)
+
+
+async def _guard(task: Callable[..., Awaitable[None]], args: tuple[object, ...]) -> None:
+    try:
+        await task(*args)
+    except Exception:
+        log.exception("unexpected error in a task of the data plane")
 
 
 class Connection:
@@ -283,6 +291,8 @@ class Connection:
                 await trio.lowlevel.wait_readable(self._sock)
                 try:
                     data = self._sock.recv(SLICE_OCTETS)
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    continue
                 except OSError:
                     return
                 if not data:
@@ -292,13 +302,13 @@ class Connection:
     def _break(self, error: OSError | None) -> None:
         if not self._broken:
             self._broken = True
-            self._pending.clear()
+            self._pending = bytearray()  # not clear(): the writer may be looking at the old one
             log.debug("connection broke off", extra={"kind": self.kind, "error": str(error)})
             self._scope.cancel()
 
     def _close(self) -> None:
         self._broken = True
-        self._pending.clear()
+        self._pending = bytearray()
         try:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()

@@ -112,6 +112,7 @@ async def serve(listener: socket.socket, gate: Gate, serve_one: Callable[[socket
                 sock.setblocking(False)
                 if sock.family != socket.AF_UNIX:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                gate.open += 1
                 nursery.start_soon(_guard, sock, gate, serve_one)
     finally:
         trio.lowlevel.notify_closing(listener)
@@ -120,7 +121,6 @@ async def serve(listener: socket.socket, gate: Gate, serve_one: Callable[[socket
 
 async def _guard(sock: socket.socket, gate: Gate, serve_one: Callable[[socket.socket], Awaitable[None]]) -> None:
     """The border of one connection: what goes wrong in it ends it, and nothing else."""
-    gate.open += 1
     try:
         await serve_one(sock)
     except Exception:

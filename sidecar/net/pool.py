@@ -42,6 +42,8 @@ class Pool:
         self.name = name
         self.failures = 0
         """Dials that failed since the last that did not."""
+        self.failed_at = 0.0
+        """When the last of them did; monotonic seconds."""
         self._driver = driver
         self._dial = dial
         self._connections_max = connections_max
@@ -140,9 +142,12 @@ class Pool:
     async def _dial_one(self) -> None:
         try:
             connection = await self._dial()
+            if connection.session.draining:  # dialling on would go in circles
+                raise ConnectFailed(f"{self.name} takes no requests")
         except ConnectFailed as e:
             self._dialling -= 1
             self.failures += 1
+            self.failed_at = self._driver.tick()
             self._ready()  # forgets connections that are over
             if not self._dialling and not self._connections:
                 self._fail_all(e)
