@@ -5,7 +5,7 @@ Theory of operation
 `ControlLink.run` keeps one Watch stream up, each in a `_Session` of its own: one TLS connection, made with the
 certificate current at that moment. The loop in `run` is all there is to reconnecting:
 
-    start a session; wait until it is up (the server answered a PING sent after our hello) or has ended
+    start a session; wait until it is up (our hello was answered with a snapshot) or has ended
     up:    it becomes the active one and the one before is stopped
            wait until it ends, is going away (GOAWAY), or was made with a certificate since replaced; then begin again
     ended: wait (back-off, 0.1 s to 5 s), then begin again
@@ -53,6 +53,8 @@ CONNECT_TIMEOUT_S = 3.0
 RECONNECT_MAX_S = 5.0
 """With the connect timeout: back within 10 s of the control plane's return."""
 WITHDRAW_TIMEOUT_S = 2.0
+SETTLE_S = 2.0
+"""A control plane that reads our hello but has nothing to answer counts as up after this long."""
 PROVEN_S = 10.0
 """A session this old, or one that brought a snapshot, resets the back-off when it ends."""
 OUTBOX_MAX = 256
@@ -247,7 +249,7 @@ class _Session:
         self._outbox: deque[tuple[discovery_pb2.WatchRequest, trio.Event]] = deque()
         self._posted = ParkingLot()
         self._began_at = trio.current_time()
-        self._got_snapshot = False
+        self._got_snapshot = trio.Event()
         self.channel: Channel | None = None
         self.error = ""
         self.is_up = False
@@ -259,7 +261,7 @@ class _Session:
 
     @property
     def is_proven(self) -> bool:
-        return self._got_snapshot or trio.current_time() - self._began_at > PROVEN_S
+        return self._got_snapshot.is_set() or trio.current_time() - self._began_at > PROVEN_S
 
     def post(self, message: discovery_pb2.WatchRequest) -> trio.Event:
         """Say it when the messages before it are said. The event is set when the socket took it, or nothing can be."""
@@ -305,8 +307,8 @@ class _Session:
                 async for snapshot in call:
                     if self.has_ended:
                         break
-                    self._got_snapshot = True
                     self.post(link._received(snapshot))
+                    self._got_snapshot.set()
                 self._end("the control plane ended the stream")
             except RpcError as error:
                 self._end(error.message or str(error))
@@ -325,12 +327,15 @@ class _Session:
                 sent.set()
 
     async def _prove(self, channel: Channel, said: trio.Event) -> None:
-        """Up, when the server has read our hello: in TLS 1.3 nothing else shows that it took our certificate (F18)."""
+        """Up, when the first snapshot came. Without one a PING must have been answered, because in TLS 1.3 only what
+        the server says shows that it took our certificate (F18), and the stream must not be refused soon after."""
         await said.wait()
         try:
             await channel.ping()
         except RpcError:
             return
+        with trio.move_on_after(SETTLE_S):
+            await self._got_snapshot.wait()
         self.is_up = True
         self._link._changed.unpark_all()
         await channel.wait_unusable()

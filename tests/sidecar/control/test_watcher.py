@@ -257,6 +257,7 @@ async def test_r03_the_control_plane_dies_and_comes_back() -> None:
             assert (hello.instance, hello.epoch, hello.version) == ("instance-1", 1, 4)
             assert list(hello.services) == ["billing.shop", "orders.shop"]
             assert (await stream.hear("advertise")).advertise.address == "10.0.0.7:15008"
+            stream.push(snapshot(MESH, 4))
             await until(lambda: sidecar.link.connected)
             assert sidecar.link.last_error == ""
             nursery.cancel_scope.cancel()
@@ -273,14 +274,14 @@ async def test_a_new_certificate_moves_to_a_new_stream_before_the_old_one_is_lef
         await until(lambda: sidecar.link.connected)
         sidecar.source.set(svid=MESH.svid(WEB, serial=77))
         new = await plane.streams.receive()
-        assert not old.ended.is_set()
         assert new.client_pem != old.client_pem
         assert (await new.hear("hello")).hello.version == 1
         assert sidecar.link.connected
-        await old.ended.wait()
-        assert sidecar.link.connected
+        assert not old.ended.is_set()
         new.push(snapshot(MESH, 2))
         await new.hear("ack")
+        await old.ended.wait()
+        assert sidecar.link.connected
         assert [one.version for one in sidecar.applied] == [1, 2]
 
 
@@ -298,6 +299,26 @@ async def test_while_two_streams_are_open_an_older_snapshot_on_one_does_not_undo
         second.push(snapshot(MESH, 4))
         assert "version 4 came after version 5" in (await second.hear("nack")).nack.reason
         assert [one.version for one in sidecar.applied] == [5]
+
+
+@trio_test
+async def test_a_new_stream_that_is_refused_does_not_cost_the_old_one() -> None:
+    """The old stream stays the active one until a new one works."""
+    async with linked() as (sidecar, plane, _):
+        old = await plane.streams.receive()
+        await old.hear("hello")
+        old.push(snapshot(MESH, 1))
+        await old.hear("ack")
+        await until(lambda: sidecar.link.connected)
+        sidecar.source.set(svid=MESH.svid(WEB))
+        for _ in range(2):
+            (await plane.streams.receive()).push(grpc.StatusCode.UNAVAILABLE)
+        old.push(snapshot(MESH, 2))
+        while (await old.heard.receive()).WhichOneof("body") != "ack":
+            pass
+        assert sidecar.link.connected
+        assert sidecar.link.last_error == ""
+        assert [one.version for one in sidecar.applied] == [1, 2]
 
 
 class CountingBackoff:
@@ -345,6 +366,7 @@ async def test_renewing_uses_the_open_connection_or_a_fresh_one() -> None:
         assert (await sidecar.link.renew(csr)).spiffe_id == str(WEB)  # the link does not even run
         async with trio.open_nursery() as nursery:
             await nursery.start(sidecar.link.run)
+            (await plane.streams.receive()).push(snapshot(MESH, 1))
             await until(lambda: sidecar.link.connected)
             assert (await sidecar.link.renew(csr)).spiffe_id == str(WEB)
             nursery.cancel_scope.cancel()

@@ -103,14 +103,14 @@ def test_r24_a_wait_is_never_negative_and_never_longer_than_planned(
 
 @trio_test(autojump=True)
 async def test_a_certificate_is_renewed_at_half_life_again_and_again() -> None:
-    """A day of one-hour certificates: a fresh key each time, and the source has the newest."""
+    """Some hours of one-hour certificates: a fresh key each time, and the source has the newest."""
     async with rotation() as (rotator, authority, source, clock):
-        await trio.sleep(86_000)
+        await trio.sleep(20_000)
         gaps = [b - a for a, b in zip(authority.asked_at, authority.asked_at[1:], strict=False)]
         assert rotator.renewals == len(authority.asked_at) == len(authority.keys)
-        assert 43 <= rotator.renewals <= 54
+        assert 10 <= rotator.renewals <= 12
         assert all(0.45 * 3599 <= gap <= 0.55 * 3601 + 1 for gap in gaps)
-        assert len(set(gaps)) > 10, "jitter"
+        assert len(set(gaps)) > 5, "jitter"
         assert source.generation == 1 + rotator.renewals
         assert source.svid is not None
         assert source.svid.not_after > clock() + 1500
