@@ -2,33 +2,27 @@
 
 Theory of operation
 -------------------
-`h2` does frames, HPACK, stream states and window arithmetic. Three things it cannot do, so a *gate* stands in front of
-it: received bytes are cut into whole frames here and handed over one at a time.
+`h2` does frames, HPACK, stream states and windows (`h2_connection` sets it up). Three things it cannot do, so a gate
+(`gate`) stands in front of it: received bytes are cut into whole frames and handed over one at a time.
 
-1. Draining. `h2` closes its state machine on any GOAWAY, sent or received, and streams in flight then fail. The gate
-   keeps received GOAWAY frames to itself and writes its own, so that streams at or below the last id finish (RFC 9113
+1. Draining. `h2` closes its state machine on any GOAWAY, sent or received, and streams in flight then fail. So received
+   GOAWAY frames are kept from it and ours are written by hand, and streams at or below the last id finish (RFC 9113
    section 6.8). Our own goodbye is the graceful one: GOAWAY 2^31-1 and a PING; when the PING comes back, every stream
    the peer had opened before it read our GOAWAY is here, and GOAWAY with the true last id follows.
-2. Limits. A frame larger than we allow ends the connection before its body is buffered; too many CONTINUATION frames,
-   too large a header block or too many SETTINGS entries likewise. One stream too many is refused alone (`h2` would end
-   the connection).
+2. Limits. What is too large ends the connection before it is buffered. One stream too many is refused alone.
 3. Events before a fault. `h2` loses the events of earlier frames in a read when a later frame is wrong; frame by frame
    nothing is lost.
 
 `h2` judges no header here (all its validation is off): a head is judged in one place, `sidecar.http.headers`, where a
-bad one costs its own stream only. For the same reason its content-length check, which ends the connection, is replaced
-by `headers.BodyLength` in the exchange.
+bad one costs its own stream only, and bodies are counted against content-length by the exchange.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import cast
 
-from h2.config import H2Configuration
-from h2.connection import AllowedStreamIDs, H2Connection
-from h2.errors import ErrorCodes
+from h2.connection import H2Connection
 from h2.events import (
     DataReceived,
     Event,
@@ -42,57 +36,16 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import H2Error, ProtocolError
-from h2.settings import SettingCodes, Settings
-from h2.stream import H2Stream
+from h2.settings import SettingCodes
 from hpack.exceptions import HPACKError
-from hpack.struct import Header, HeaderTuple, NeverIndexedHeaderTuple
 
 from sidecar.config import Limits
+from sidecar.http.gate import SETTINGS, STREAM_ID_MAX, Frame, FrameGate, GateFault, frame_octets, goaway_octets
+from sidecar.http.h2_connection import NO_SINK, OpenStream, cap_encoder, header_tuples, make_connection, received_fields
 from sidecar.http.headers import check_outgoing
 from sidecar.http.session import ErrorCode, Fields, ServerHandler, StreamSink
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-FRAME_HEAD_OCTETS = 9
-FRAME_OCTETS_MAX = 16_384
-CONTINUATION_FRAMES_MAX = 8
-SETTINGS_ENTRIES_MAX = 32
-HPACK_TABLE_OCTETS_MAX = 4_096
-STREAM_ID_MAX = 2**31 - 1
 DRAIN_PING = b"hbkdrain"
-SENSITIVE = frozenset({b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"})
-
-FRAME_HEADERS, FRAME_SETTINGS, FRAME_PUSH_PROMISE, FRAME_GOAWAY, FRAME_CONTINUATION = 0x1, 0x4, 0x5, 0x7, 0x9
-FLAG_END_HEADERS = 0x4
-HEADER_BLOCK_FRAMES = frozenset({FRAME_HEADERS, FRAME_PUSH_PROMISE, FRAME_CONTINUATION})
-_frame_head = struct.Struct(">HBBBL")  # length (16 + 8 bits), type, flags, stream id
-
-
-class _Stream(H2Stream):
-    def _initialize_content_length(self, headers: object) -> None:
-        """Left to `headers.BodyLength`: a wrong length is the fault of one stream, not of the connection."""
-
-
-class _Connection(H2Connection):
-    def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
-        stream = super()._begin_new_stream(stream_id, allowed_ids)
-        stream.__class__ = _Stream
-        return stream
-
-    def _terminate_connection(self, error_code: ErrorCodes) -> None:
-        """The goodbye is written by `ReferenceSession._fail`, which knows the right code and ends the streams."""
-
-
-class _Open:
-    """What the engine remembers of a stream that has not ended in both directions."""
-
-    __slots__ = ("received_end", "reset_early", "sent_end", "sink")
-
-    def __init__(self, sink: StreamSink | None) -> None:
-        self.sink: StreamSink = sink or _NO_SINK
-        self.received_end = False
-        self.sent_end = False
-        self.reset_early: int | None = None
-        """Code with which the session was shut down by the very handler that had yet to return its sink."""
 
 
 class ReferenceSession:
@@ -108,49 +61,26 @@ class ReferenceSession:
         """Code of the GOAWAY received, or of the fault we found."""
         self._handler = handler
         self._limits = limits
-        self._streams: dict[int, _Open] = {}
+        self._streams: dict[int, OpenStream] = {}
         self._blocked: dict[int, None] = {}
-        self._in = bytearray()
+        self._gate = FrameGate(
+            header_block_octets_max=4 * limits.header_list_octets_max, expects_preface=handler is not None
+        )
         self._out = bytearray()
-        self._preface_left = PREFACE if handler else b""
-        self._continuations = 0
-        self._block_octets = 0
-        """Of the header block that is not complete yet; 0 between blocks."""
         self._queued = 0
         self._unsent = 0
         self._draining = False
         self._last_accepted = STREAM_ID_MAX
-        self._conn = self._connection(limits)
+        self._conn = self._begin()
 
-    def _connection(self, limits: Limits) -> H2Connection:
-        conn = _Connection(
-            H2Configuration(
-                client_side=self._handler is None,
-                header_encoding=None,
-                validate_inbound_headers=False,
-                normalize_inbound_headers=False,
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-            )
-        )
-        conn.local_settings = Settings(
-            client=self._handler is None,
-            initial_values={
-                SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window_octets,
-                SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_list_octets_max,
-                SettingCodes.HEADER_TABLE_SIZE: HPACK_TABLE_OCTETS_MAX,
-            },
-        )
-        # Beyond four times the limit the block is not even decoded; up to there one stream is answered 431 (row A26).
-        conn.decoder.max_header_list_size = 4 * limits.header_list_octets_max
-        conn.initiate_connection()
+    def _begin(self) -> H2Connection:
+        conn = make_connection(self._limits, is_client=self._handler is None)
         self._out += conn.data_to_send()
         # h2 would end the connection over one stream too many, so it is not told of the limit; the peer is.
-        streams = struct.pack(">HL", SettingCodes.MAX_CONCURRENT_STREAMS, limits.streams_per_connection_max)
-        self._out += _frame(FRAME_SETTINGS, 0, streams)
-        if limits.connection_window_octets > 65_535:
-            conn.increment_flow_control_window(limits.connection_window_octets - 65_535)
+        streams = struct.pack(">HL", SettingCodes.MAX_CONCURRENT_STREAMS, self._limits.streams_per_connection_max)
+        self._out += frame_octets(SETTINGS, 0, streams)
+        if self._limits.connection_window_octets > 65_535:
+            conn.increment_flow_control_window(self._limits.connection_window_octets - 65_535)
         return conn
 
     def __repr__(self) -> str:
@@ -161,52 +91,21 @@ class ReferenceSession:
     # Receiving: bytes -> frames -> h2 -> sinks
 
     def receive(self, data: bytes) -> None:
-        if self.closed:
-            return None
-        self._in += data
-        if self._preface_left and not self._strip_preface():
-            return None
-        while len(self._in) >= FRAME_HEAD_OCTETS and not self.closed:
-            high, low, kind, flags, stream = _frame_head.unpack_from(self._in)
-            length = high << 8 | low
-            if length > FRAME_OCTETS_MAX:
-                return self._fail(ErrorCode.FRAME_SIZE_ERROR)
-            if len(self._in) < FRAME_HEAD_OCTETS + length:
-                return None
-            frame = bytes(self._in[: FRAME_HEAD_OCTETS + length])
-            del self._in[: FRAME_HEAD_OCTETS + length]
-            self._frame(kind, flags, stream & STREAM_ID_MAX, frame)
-        return None
+        self._gate.push(data)
+        try:
+            while not self.closed and (frame := self._gate.pop()) is not None:
+                self._frame(frame)
+        except GateFault as e:
+            self._fail(e.code)
 
-    def _strip_preface(self) -> bool:
-        n = min(len(self._in), len(self._preface_left))
-        if self._in[:n] != self._preface_left[:n]:
-            self._fail(ErrorCode.PROTOCOL_ERROR)
-            return False
-        self._feed(bytes(self._in[:n]))
-        self._preface_left = self._preface_left[n:]
-        del self._in[:n]
-        return not self._preface_left
-
-    def _frame(self, kind: int, flags: int, stream: int, frame: bytes) -> None:
-        """The gate: what `h2` must not see, or not see too much of."""
-        if kind in HEADER_BLOCK_FRAMES:
-            self._continuations = self._continuations + 1 if kind == FRAME_CONTINUATION else 0
-            self._block_octets += len(frame)
-            too_large = self._block_octets > 4 * self._limits.header_list_octets_max
-            if too_large or self._continuations > CONTINUATION_FRAMES_MAX:
-                return self._fail(ErrorCode.ENHANCE_YOUR_CALM)
-            if flags & FLAG_END_HEADERS:
-                self._block_octets = 0
-        elif self._block_octets:
-            return self._fail(ErrorCode.PROTOCOL_ERROR)
-        if kind == FRAME_GOAWAY and stream == 0 and len(frame) >= FRAME_HEAD_OCTETS + 8:
-            return self._goaway_received(frame)
-        if kind == FRAME_SETTINGS:
-            if (len(frame) - FRAME_HEAD_OCTETS) // 6 > SETTINGS_ENTRIES_MAX:
-                return self._fail(ErrorCode.ENHANCE_YOUR_CALM)
+    def _frame(self, frame: Frame) -> None:
+        """What `h2` must not see is taken here."""
+        if frame.is_goaway:
+            self._goaway_received(*frame.goaway)
+            return
+        if frame.kind == SETTINGS:
             self.settings_received = True
-        return self._feed(frame)
+        self._feed(frame.octets)
 
     def _feed(self, frame: bytes) -> None:
         try:
@@ -233,10 +132,7 @@ class ReferenceSession:
         elif isinstance(event, StreamReset):
             self._reset_received(event)
         elif isinstance(event, RemoteSettingsChanged):
-            # The peer may not grow our encoder's table (row A25). Setting the size it has would make hpack forget to
-            # announce a smaller one, and the peer could not read what follows.
-            if self._conn.encoder.header_table_size > HPACK_TABLE_OCTETS_MAX:
-                self._conn.encoder.header_table_size = HPACK_TABLE_OCTETS_MAX
+            cap_encoder(self._conn)
             self._wake()
         elif isinstance(event, PingAckReceived) and event.ping_data == DRAIN_PING and self._draining:
             self._drain_confirmed()
@@ -248,10 +144,10 @@ class ReferenceSession:
             self._conn.reset_stream(stream, ErrorCode.REFUSED_STREAM)
             return
         end = event.stream_ended is not None
-        state = _Open(None)
+        state = OpenStream(None)
         state.received_end = end
         self._streams[stream] = state
-        sink = self._handler.request(self, stream, _fields(event.headers), end)
+        sink = self._handler.request(self, stream, received_fields(event.headers), end)
         state.sink = sink
         if state.reset_early is not None:
             sink.reset(state.reset_early, False)
@@ -263,7 +159,7 @@ class ReferenceSession:
         state = self._streams.get(stream)
         if state is None:
             return
-        fields = _fields(event.headers)
+        fields = received_fields(event.headers)
         if isinstance(event, InformationalResponseReceived):
             state.sink.informational(fields)
             return
@@ -299,9 +195,7 @@ class ReferenceSession:
         state.sink.reset(code, unprocessed)
         self._close_if_drained()
 
-    def _goaway_received(self, frame: bytes) -> None:
-        last, code = struct.unpack_from(">LL", frame, FRAME_HEAD_OCTETS)
-        last &= STREAM_ID_MAX
+    def _goaway_received(self, last: int, code: int) -> None:
         self.peer_error = code
         if self._handler is not None:
             return  # a client that leaves finishes what it began and then closes
@@ -315,11 +209,11 @@ class ReferenceSession:
             state.sink.reset(ErrorCode.REFUSED_STREAM, True)
         self._close_if_drained()
 
-    def _received_end(self, stream: int, state: _Open) -> None:
+    def _received_end(self, stream: int, state: OpenStream) -> None:
         state.received_end = True
         self._forget_if_over(stream, state)
 
-    def _forget_if_over(self, stream: int, state: _Open) -> None:
+    def _forget_if_over(self, stream: int, state: OpenStream) -> None:
         if state.received_end and state.sent_end and self._streams.get(stream) is state:
             del self._streams[stream]
             self._close_if_drained()
@@ -331,7 +225,7 @@ class ReferenceSession:
         """A fault of the connection, or our own wish: say goodbye and end every stream."""
         self.peer_error = code
         self._out += self._conn.data_to_send()
-        self._out += _goaway(self._conn.highest_inbound_stream_id, code)
+        self._out += goaway_octets(self._conn.highest_inbound_stream_id, code)
         self._end_all(code)
 
     def _end_all(self, code: int) -> None:
@@ -341,7 +235,7 @@ class ReferenceSession:
         self._blocked.clear()
         while self._streams:  # one by one: a sink may reset another stream, which then hears nothing more
             state = self._streams.pop(next(iter(self._streams)))
-            if state.sink is _NO_SINK:
+            if state.sink is NO_SINK:
                 state.reset_early = code
             else:
                 state.sink.reset(code, False)
@@ -363,7 +257,7 @@ class ReferenceSession:
 
     @property
     def awaits_rest(self) -> bool:
-        return bool(self._in or self._preface_left)
+        return self._gate.awaits_rest
 
     @property
     def can_open(self) -> bool:
@@ -384,8 +278,8 @@ class ReferenceSession:
         assert self.can_open
         stream = self._conn.get_next_available_stream_id()
         check_outgoing(fields)
-        self._conn.send_headers(stream, _header_tuples(fields), end)
-        state = _Open(sink)
+        self._conn.send_headers(stream, header_tuples(fields), end)
+        state = OpenStream(sink)
         state.sent_end = end
         self._streams[stream] = state
         return stream
@@ -393,7 +287,7 @@ class ReferenceSession:
     def informational(self, stream: int, fields: Fields) -> None:
         if self._can_send(stream):
             check_outgoing(fields)
-            self._try(lambda: self._conn.send_headers(stream, _header_tuples(fields), False))
+            self._try(lambda: self._conn.send_headers(stream, header_tuples(fields), False))
 
     def head(self, stream: int, fields: Fields, end: bool) -> None:
         self._send_fields(stream, fields, end)
@@ -406,7 +300,7 @@ class ReferenceSession:
         if state is None:
             return
         check_outgoing(fields)
-        self._try(lambda: self._conn.send_headers(stream, _header_tuples(fields), end))
+        self._try(lambda: self._conn.send_headers(stream, header_tuples(fields), end))
         if end:
             self._sent_end(stream, state)
 
@@ -423,12 +317,12 @@ class ReferenceSession:
         if end:
             self._sent_end(stream, state)
 
-    def _can_send(self, stream: int) -> _Open | None:
+    def _can_send(self, stream: int) -> OpenStream | None:
         """The stream, if our half of it is open. What is said after it would make `h2` close the other half too."""
         state = self._streams.get(stream)
         return None if state is None or state.sent_end else state
 
-    def _sent_end(self, stream: int, state: _Open) -> None:
+    def _sent_end(self, stream: int, state: OpenStream) -> None:
         state.sent_end = True
         self._blocked.pop(stream, None)
         self._forget_if_over(stream, state)
@@ -482,13 +376,13 @@ class ReferenceSession:
             self._close_if_drained()
             return
         self._out += self._conn.data_to_send()
-        self._out += _goaway(STREAM_ID_MAX, ErrorCode.NO_ERROR)
+        self._out += goaway_octets(STREAM_ID_MAX, ErrorCode.NO_ERROR)
         self._conn.ping(DRAIN_PING)
 
     def _drain_confirmed(self) -> None:
         self._last_accepted = self._conn.highest_inbound_stream_id
         self._out += self._conn.data_to_send()
-        self._out += _goaway(self._last_accepted, ErrorCode.NO_ERROR)
+        self._out += goaway_octets(self._last_accepted, ErrorCode.NO_ERROR)
         self._close_if_drained()
 
     def _close_if_drained(self) -> None:
@@ -502,36 +396,3 @@ class ReferenceSession:
     def shutdown(self, code: int) -> None:
         if not self.closed:
             self._fail(code)
-
-
-class _NoSink:
-    """Stands in while the handler decides; a session calls nothing on a stream before its handler returned."""
-
-    def informational(self, fields: Fields) -> None: ...
-    def head(self, fields: Fields, end: bool) -> None: ...
-    def data(self, data: bytes, flow: int, end: bool) -> None: ...
-    def trailers(self, fields: Fields) -> None: ...
-    def reset(self, code: int, unprocessed: bool) -> None: ...
-    def writable(self) -> None: ...
-
-
-_NO_SINK = _NoSink()
-
-
-def _fields(headers: object) -> Fields:
-    return [(bytes(name), bytes(value)) for name, value in cast("list[tuple[bytes, bytes]]", headers)]
-
-
-def _header_tuples(fields: Fields) -> list[Header]:
-    return [
-        NeverIndexedHeaderTuple(name, value) if name in SENSITIVE else HeaderTuple(name, value)
-        for name, value in fields
-    ]
-
-
-def _frame(kind: int, stream: int, payload: bytes) -> bytes:
-    return _frame_head.pack(len(payload) >> 8, len(payload) & 0xFF, kind, 0, stream) + payload
-
-
-def _goaway(last_stream: int, code: int) -> bytes:
-    return _frame(FRAME_GOAWAY, 0, struct.pack(">LL", last_stream, code))

@@ -26,8 +26,9 @@ from hyperframe.frame import (
 
 from sidecar.config import Limits
 from sidecar.errors import HeadersTooLarge, RequestError
+from sidecar.http.gate import PREFACE, STREAM_ID_MAX
 from sidecar.http.headers import admit_request
-from sidecar.http.reference import DRAIN_PING, PREFACE, STREAM_ID_MAX, ReferenceSession
+from sidecar.http.reference import DRAIN_PING, ReferenceSession
 from sidecar.http.session import ErrorCode, Fields, Session
 from tests.contract.sessions import GET, OK, POST, Handler, StrictSink
 
