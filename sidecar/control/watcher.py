@@ -176,9 +176,11 @@ class ControlLink:
             if not session.has_ended and not session.is_going_away:
                 return  # only to come back with the new certificate, at once
         delay_s = self._backoff.next_delay_s()
-        if not self.connected:
-            self.last_error = session.error
         error = session.error or "the control plane asked us to reconnect"
+        if self._not_after() <= self._clock():
+            error = f"our certificate has expired, this sidecar must join again with a new token ({error})"
+        if not self.connected:
+            self.last_error = error
         facts = {"address": str(self._config.control_plane), "error": error, "retry_in_s": round(delay_s, 2)}
         log.warning("reconnecting to the control plane", extra=facts)
         await trio.sleep(delay_s)

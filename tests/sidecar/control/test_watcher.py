@@ -392,6 +392,15 @@ async def test_r01_without_a_control_plane_nothing_hangs() -> None:
 
 
 @trio_test
+async def test_an_expired_certificate_is_named_as_the_reason() -> None:
+    """The server's alert does not say what to do; we know it."""
+    async with linked() as (sidecar, _, _):
+        sidecar.source.set(svid=MESH.svid(WEB, lifetime_s=-10))
+        await until(lambda: not sidecar.link.connected and "join again" in sidecar.link.last_error)
+        assert "certificate has expired" in sidecar.link.last_error
+
+
+@trio_test
 async def test_a_control_plane_that_does_not_read_is_left() -> None:
     """What we say is bounded: after 256 unsaid messages the stream is given up and a new one is made."""
     async with linked() as (sidecar, plane, _):
