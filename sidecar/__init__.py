@@ -5,6 +5,7 @@
     inbound         THE STRAIGHT LINE from the mesh to the app: understand, decide, connect, relay
     outbound        the same from the app into the mesh: understand, resolve, connect, relay
     exchange        one request and its answer as a table of states and events, sans-IO
+    flow, answers   one direction of its body; an error as an answer
     runtime         what both share: the snapshot in force, the exchanges that are open
     data_plane      all of the above wired to sockets, without knowing where policy comes from
 

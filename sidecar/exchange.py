@@ -12,30 +12,20 @@ queue bytes. Every session it called is put into `touched`, and whoever owns the
     ENDED      nothing more is said on either side; `on_end` was called
 
 Every transition is a row of `TABLE`. A pair that is not in the table cannot happen, and raises.
-
-The two bodies are two independent `Flow`s. Bytes that the other side cannot take yet wait in the flow; the credit they
-came with is returned to their sender only when they were handed on. So what one exchange holds is bounded by the window
-we gave its sender, and a slow reader slows its sender and nobody else.
+The two bodies are two independent `Flow`s (`flow`).
 """
 
 from __future__ import annotations
 
-import json
-from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
+from sidecar.answers import error_answer, grpc_status_fields, grpc_status_of
 from sidecar.config import Limits
 from sidecar.errors import BadRequest, RequestError, UpstreamFailed
-from sidecar.http.headers import (
-    BodyLength,
-    RequestHead,
-    ResponseHead,
-    admit_informational,
-    admit_response,
-    admit_trailers,
-    response_fields,
-)
+from sidecar.flow import Flow
+from sidecar.http import headers
+from sidecar.http.headers import BodyLength, RequestHead, ResponseHead, response_fields
 from sidecar.http.session import ErrorCode, Fields, Session, StreamSink
 
 
@@ -75,151 +65,17 @@ TABLE: dict[tuple[State, Event], tuple[State, str]] = {
 }
 
 
-class Flow:
-    """One direction of body: from a stream of `source` to a stream of `target`, as fast as the target takes it."""
-
-    __slots__ = (
-        "_queue",
-        "_source",
-        "_source_stream",
-        "_stopped",
-        "_target",
-        "_target_stream",
-        "ended",
-        "octets",
-        "touched",
-    )
-
-    def __init__(self, source: Session, source_stream: int, touched: set[Session]) -> None:
-        self._source = source
-        self._source_stream = source_stream
-        self._target: Session | None = None
-        self._target_stream = 0
-        self._queue: deque[tuple[bytes, int, bool, Fields | None]] = deque()
-        """(data, credit to return, last, trailers)"""
-        self.touched = touched
-        self.octets = 0
-        """Handed on so far."""
-        self.ended = False
-        """The last byte (or the trailers) was handed on."""
-        self._stopped = False
-
-    @property
-    def held(self) -> int:
-        """Octets waiting here."""
-        return sum(len(item[0]) for item in self._queue)
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._queue
-
-    @property
-    def is_whole(self) -> bool:
-        """Nothing was handed on yet, so all of it could go elsewhere."""
-        return self.octets == 0 and not self.ended
-
-    def open(self, target: Session, stream: int) -> None:
-        self._target, self._target_stream = target, stream
-        self.pump()
-
-    def rewind(self) -> None:
-        """The target is gone before anything was handed to it."""
-        assert self.is_whole
-        self._target = None
-
-    def push(self, data: bytes, flow: int, end: bool) -> None:
-        if self._stopped:
-            self.swallow(flow)
-            return
-        self._queue.append((data, flow, end, None))
-        self.pump()
-
-    def finish(self, trailers: Fields) -> None:
-        self._queue.append((b"", 0, True, trailers or None))
-        self.pump()
-
-    def pump(self) -> None:
-        target = self._target
-        if target is None or not self._queue:
-            return
-        queue, stream, given = self._queue, self._target_stream, 0
-        while queue:
-            data, flow, end, trailers = queue[0]
-            if data:
-                credit = target.credit(stream)
-                if credit <= 0:
-                    target.want_write(stream)
-                    break
-                if credit < len(data):
-                    # The queue first: the call may end the exchange, and that empties it.
-                    queue[0] = (data[credit:], flow - credit, end, trailers)
-                    self.octets += credit
-                    given += credit
-                    target.data(stream, data[:credit], False)
-                    continue
-            queue.popleft()
-            self.octets += len(data)
-            given += flow
-            self.ended = end
-            if trailers is not None:
-                target.trailers(stream, trailers)
-            elif data or end:
-                target.data(stream, data, end)
-        self.touched.add(target)
-        if given:
-            self._source.consumed(self._source_stream, given)
-            self.touched.add(self._source)
-
-    def drop(self) -> None:
-        """Throw away what waits and give its credit back: the sender's connection is shared."""
-        given = sum(item[1] for item in self._queue)
-        self._queue.clear()
-        self._target = None
-        self._stopped = True
-        if given:
-            self._source.consumed(self._source_stream, given)
-            self.touched.add(self._source)
-
-    def swallow(self, flow: int) -> None:
-        """Bytes that arrive after the end."""
-        self._source.consumed(self._source_stream, flow)
-        self.touched.add(self._source)
-
-
 class Exchange:
     """See the module's docstring. `inbound` and `outbound` make one per request and decide where it goes."""
 
+    # fmt: off
     __slots__ = (
-        "_down",
-        "_limits",
-        "_request_length",
-        "_response_length",
-        "_stream",
-        "_up",
-        "_up_stream",
-        "activity",
-        "clock",
-        "context",
-        "decision_id",
-        "error",
-        "extra_response",
-        "grpc_status",
-        "head",
-        "how_ended",
-        "is_grpc",
-        "on_end",
-        "on_unprocessed",
-        "request",
-        "request_ended",
-        "response",
-        "response_ended",
-        "response_head",
-        "started",
-        "state",
-        "status",
-        "touched",
-        "upstream_fields",
+        "_down", "_limits", "_request_length", "_response_length", "_stream", "_up", "_up_stream", "activity",
+        "clock", "context", "decision_id", "error", "extra_response", "grpc_status", "head", "how_ended", "is_grpc",
+        "on_end", "on_unprocessed", "request", "request_ended", "response", "response_ended", "response_head",
+        "started", "state", "status", "touched", "upstream_fields",
     )
+    # fmt: on
 
     def __init__(
         self,
@@ -340,16 +196,11 @@ class Exchange:
         self.touched.add(self._down)
         self.response = Flow(self._up, self._up_stream, self.touched)
         if self.response_ended:
-            self.note_grpc_status(head.fields)
+            self.grpc_status = grpc_status_of(head.fields)
             self.response.ended = True
             self.response_pumped()
         else:
             self.response.open(self._down, self._stream)
-
-    def note_grpc_status(self, fields: Fields) -> None:
-        for name, value in fields:
-            if name == b"grpc-status" and value[:3].isdigit():
-                self.grpc_status = int(value[:3])
 
     def _answer_error(self) -> None:
         error = self.error or UpstreamFailed()
@@ -395,10 +246,6 @@ class Exchange:
             self.how_ended = self.how_ended or "complete"
             self._event(Event.RESPONSE_END)
 
-    @property
-    def upstream(self) -> Session | None:
-        return self._up
-
 
 class _Downstream:
     """What the asking side's stream says."""
@@ -438,7 +285,7 @@ class _Downstream:
             return
         try:
             x._request_length.finish()
-            x.request.finish(admit_trailers(fields, x._limits))
+            x.request.finish(headers.admit_trailers(fields, x._limits))
         except RequestError as e:
             x.fail(e)
 
@@ -475,7 +322,7 @@ class _Upstream:
         try:
             if self._informational > self.INFORMATIONAL_MAX:
                 raise UpstreamFailed("more than ten 1xx responses", row="A32")
-            x._down.informational(x._stream, admit_informational(fields, x._limits))
+            x._down.informational(x._stream, headers.admit_informational(fields, x._limits))
             x.touched.add(x._down)
         except RequestError as e:
             x.fail(e)
@@ -486,7 +333,7 @@ class _Upstream:
             return
         x.activity = x.clock()
         try:
-            head = admit_response(fields, x._limits)
+            head = headers.admit_response(fields, x._limits)
         except RequestError as e:
             x.fail(e)
             return
@@ -517,11 +364,11 @@ class _Upstream:
         x = self._x
         if x is None or x.response is None or x.state is State.ENDED:
             return
-        x.note_grpc_status(fields)
+        x.grpc_status = grpc_status_of(fields)
         x.response_ended = True
         try:
             x._response_length.finish()
-            x.response.finish(admit_trailers(fields, x._limits, fault=UpstreamFailed))
+            x.response.finish(headers.admit_trailers(fields, x._limits, fault=UpstreamFailed))
         except RequestError as e:
             x.fail(e)
             return
@@ -550,26 +397,3 @@ class _Upstream:
         if x is not None:
             x.activity = x.clock()
             x.request.pump()
-
-
-def error_answer(error: RequestError, decision_id: str, *, is_grpc: bool) -> tuple[Fields, bytes]:
-    """The one place where an error becomes an answer: gRPC trailers-only, or problem+json (RFC 9457).
-
-    The texts are fixed: nothing of the request is reflected (row I16), no rule is named."""
-    if is_grpc:
-        head = [(b":status", b"200"), (b"content-type", b"application/grpc")]
-        return head + grpc_status_fields(error, decision_id), b""
-    problem: dict[str, object] = {"type": "about:blank", "title": error.title, "status": error.http_status}
-    if decision_id:
-        problem["decision_id"] = decision_id
-    body = json.dumps(problem).encode() + b"\n"
-    return [
-        (b":status", b"%d" % error.http_status),
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", b"%d" % len(body)),
-    ], body
-
-
-def grpc_status_fields(error: RequestError, decision_id: str) -> Fields:
-    message = f"{error.title} (decision {decision_id})" if decision_id else error.title
-    return [(b"grpc-status", b"%d" % error.grpc_status), (b"grpc-message", message.encode())]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.answers import error_answer
 from sidecar.config import Limits
 from sidecar.errors import (
     BadRequest,
@@ -19,7 +20,8 @@ from sidecar.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from sidecar.exchange import TABLE, Event, Exchange, Flow, State, error_answer
+from sidecar.exchange import TABLE, Event, Exchange, State
+from sidecar.flow import Flow
 from sidecar.http.headers import admit_request, request_fields
 from sidecar.http.session import ErrorCode, Fields, Session, StreamSink
 from tests.contract.sessions import ENGINES, Engine, Sender, Wire
@@ -414,7 +416,7 @@ def test_b12_a_field_of_ours_that_cannot_be_sent_becomes_502() -> None:
     assert talk.x.error is not None
     assert talk.x.error.row == "B12"
     assert talk.up.calls == ["request"]
-    assert talk.x.upstream is None
+    assert talk.x._up is None
 
 
 @pytest.mark.parametrize("sent", [b"123", b"12345678"])
