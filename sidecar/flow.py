@@ -1,8 +1,8 @@
 """One direction of an exchange's body: from a stream of one session to a stream of another. Sans-IO.
 
 Bytes that the other side cannot take yet wait here; the credit they came with is returned to their sender only when
-they were handed on. So what waits is bounded by the window we gave the sender, and a slow reader slows its sender and nobody
-else.
+they were handed on. So what waits is bounded by the window we gave the sender, and a slow reader slows its sender and
+nobody else.
 """
 
 from __future__ import annotations
