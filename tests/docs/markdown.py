@@ -12,7 +12,8 @@ DOCS = ROOT / "docs"
 PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")), ROOT / "deploy/examples/README.md")
 
 _HEADING = re.compile(r"(#{1,6}) (.+)")
-_CODE = re.compile(r"`([^`]+)`")
+_CODE = re.compile(r"`([^`\n]+)`")
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ def parts(text: str) -> Iterator[Block | Table]:
         elif lines[at].startswith("|"):
             while at + 1 < len(lines) and lines[at + 1].startswith("|"):
                 at += 1
-            cells = [tuple(cell.strip() for cell in line[1:-1].split(" | ")) for line in lines[begin : at + 1]]
+            cells = [tuple(cell.strip() for cell in line[1:-1].split("|")) for line in lines[begin : at + 1]]
             yield Table(columns=cells[0], rows=tuple(cells[2:]), line=begin + 1)
         at += 1
 
@@ -85,5 +86,5 @@ def code(cell: str) -> str:
 
 
 def codes(text: str) -> list[str]:
-    """Every piece of `code`."""
-    return _CODE.findall(text)
+    """Every piece of `code` outside of fenced blocks."""
+    return _CODE.findall(_FENCED.sub("", text))

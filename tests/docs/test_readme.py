@@ -181,7 +181,9 @@ def test_the_data_directory_holds_what_the_operations_page_says(ran: Ran) -> Non
     """Every file with its mode, after a control plane that was stopped."""
     documented = {code(row[0]): row[1] for row in table(section((DOCS / "operations.md").read_text(), "Files")).rows}
     (data_dir,) = ran.directory.glob("*/mesh")
-    found = {path.relative_to(data_dir).as_posix(): f"{path.stat().st_mode & 0o7777:04o}" for path in data_dir.rglob("*")}
+    found = {
+        path.relative_to(data_dir).as_posix(): f"{path.stat().st_mode & 0o7777:04o}" for path in data_dir.rglob("*")
+    }
     while_running = {"hauberk.db-wal", "hauberk.db-shm", "operator.sock"}
     assert {name.rstrip("/"): mode for name, mode in documented.items() if name not in while_running} == found
     assert while_running <= documented.keys()
