@@ -39,7 +39,7 @@ def parse_authority(raw: bytes) -> Authority:
         host = match[1].decode("ascii")
     elif match := _IPV6.fullmatch(lower):
         try:
-            host = f"[{IPv6Address(match[1].decode('ascii')).compressed}]"
+            host = f"[{_one_spelling(IPv6Address(match[1].decode('ascii')))}]"
         except AddressValueError:
             raise BadRequest("authority is not an IPv6 address", row="C17") from None
     else:
@@ -51,3 +51,9 @@ def parse_authority(raw: bytes) -> Authority:
     if not 1 <= port <= 65_535:
         raise BadRequest("port is out of range", row="B06")
     return Authority(b"%s:%d" % (host.encode("ascii"), port), host, port)
+
+
+def _one_spelling(address: IPv6Address) -> str:
+    """RFC 5952, with section 5's mixed notation for what stands for an IPv4 address, whatever Python version this is."""
+    mapped = address.ipv4_mapped
+    return f"::ffff:{mapped}" if mapped is not None else address.compressed

@@ -35,7 +35,7 @@ def test_c16_the_port_is_matched_apart_from_the_host(raw: bytes, host: str, port
         (b"secret.com.", b"secret.com", "secret.com"),
         (b"secret.com.:80", b"secret.com:80", "secret.com"),
         (b"[0:0:0:0:0:0:0:1]:80", b"[::1]:80", "[::1]"),
-        (b"[::FFFF:10.0.0.1]", b"[::ffff:a00:1]", "[::ffff:a00:1]"),
+        (b"[::FFFF:a00:1]", b"[::ffff:10.0.0.1]", "[::ffff:10.0.0.1]"),
     ],
 )
 def test_c17_every_host_has_one_spelling(raw: bytes, text: bytes, host: str) -> None:
