@@ -11,6 +11,9 @@ from collections import deque
 
 from sidecar.http.session import Fields, Session
 
+MERGE_OCTETS = 1_024
+"""Pieces that wait are joined until they are so large, so that many small ones do not cost more than a few large."""
+
 
 class Flow:
     """One direction of body: from a stream of `source` to a stream of `target`, as fast as the target takes it."""
@@ -68,7 +71,15 @@ class Flow:
         if self._stopped:
             self.swallow(flow)
             return
-        self._queue.append((data, flow, end, None))
+        if not data and not end:  # nothing but padding: it would wait at no cost to its sender (row A15)
+            if flow:
+                self.swallow(flow)
+            return
+        if self._queue and len(self._queue[-1][0]) < MERGE_OCTETS:  # row A16; what waits is never the last piece
+            last, last_flow, _, _ = self._queue[-1]
+            self._queue[-1] = (last + data, last_flow + flow, end, None)
+        else:
+            self._queue.append((data, flow, end, None))
         self.pump()
 
     def finish(self, trailers: Fields) -> None:
