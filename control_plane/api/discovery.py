@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from control_plane.api.advertised import read_address, read_ports
 from control_plane.api.authz import Caller
 from control_plane.api.identity import workload_of
-from control_plane.errors import InvalidRequest, Replaced, Unauthenticated
+from control_plane.errors import InvalidRequest, Replaced, Unauthenticated, Unavailable
 from control_plane.logs import fields
 from control_plane.model import Workload
 from control_plane.push.hub import Hub, Subscriber
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 HELLO_S = 10.0
 """How long a stream may stay silent at its beginning."""
+
+LAST_WRITE_S = 1.0
+"""How long the write of a snapshot may still take when its stream must end."""
 
 EPOCH_S_MIN = 60.0
 """Between two epochs that sidecars caused."""
@@ -75,13 +78,13 @@ class DiscoveryApi:
             self._heard(stream, hello.clock, hello.certificate_not_after)
             subscriber = self._hub.add(session)
             self._end_oldest(subscriber)
-            log.info("sidecar connected", extra=fields(sidecar=session.label, version=hello.version))
+            log.info("watch stream opened", extra=fields(sidecar=session.label, version=hello.version))
             await self._serve(caller, stream, subscriber, requests, send)
         finally:
             if subscriber is not None:
                 self._hub.remove(subscriber)
             self._registry.disconnected(stream, self._now())
-            log.info("sidecar disconnected", extra=fields(sidecar=session.label))
+            log.info("watch stream closed", extra=fields(sidecar=session.label))
 
     def _session(self, workload: Workload, hello: pb.Hello) -> Session:
         if not _INSTANCE.fullmatch(hello.instance):
@@ -132,6 +135,9 @@ class DiscoveryApi:
         left_s = min(caller.not_after - self._now(), 86_400.0)
         try:
             done, _ = await asyncio.wait(tasks, timeout=max(0.0, left_s), return_when=asyncio.FIRST_COMPLETED)
+            # gRPC cannot end a call while a message of it is being written, so the writer may finish that.
+            subscriber.close(Unavailable("the stream has ended"))
+            await asyncio.wait({writer}, timeout=LAST_WRITE_S)
         finally:
             for task in tasks:
                 task.cancel()

@@ -194,14 +194,19 @@ def _parsed(kind: type[Message], octets: bytes) -> Message:
 
 
 async def _refuse(context: Context, path: str, error: Exception) -> None:
-    """The one place where an error becomes a status. Always raises (gRPC's AbortError)."""
+    """The one place where an error becomes a status. Always raises (an error of gRPC's)."""
     if isinstance(error, ControlPlaneError):
         status, text = error.status, str(error)
         log.info("call refused", extra=fields(method=path, peer=context.peer(), status=status, reason=text[:1_000]))
     else:
         status, text = "INTERNAL", "internal error; the control plane's log has the details"
         log.error("unexpected error in a call", extra=fields(method=path, peer=context.peer()), exc_info=error)
-    await context.abort(grpc.StatusCode[status], short(text))
+    try:
+        await context.abort(grpc.StatusCode[status], short(text))
+    except grpc.aio.InternalError:
+        # The caller has gone, or does not read and a message to it is stuck: nobody is there to be told.
+        log.info("refusal not delivered", extra=fields(method=path, peer=context.peer()))
+        raise
 
 
 def short(text: str, octets_max: int = DETAILS_OCTETS_MAX) -> str:

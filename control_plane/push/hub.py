@@ -116,8 +116,9 @@ class Hub:
             await asyncio.sleep(self._debounce_s)
             try:
                 self.flush()
-            except ControlPlaneError:
-                # The world could not be loaded: everybody keeps what they have, and the next change tries again.
+            except Exception:
+                # The world could not be loaded, or the disk is full (security.md J03): everybody keeps what they have,
+                # and the next change tries again. Ending here would end every push for ever.
                 log.exception("snapshots could not be made")
 
     def flush(self) -> None:

@@ -9,6 +9,7 @@ look-up or a single-row write. Callers run in one event loop and never await bet
    nothing leaves it alone.
 3. A join token is spent by exactly one caller, whatever runs beside it (security.md G11).
 4. A serial number is recorded once (security.md J10).
+5. What cannot be written now raises Unavailable and changes nothing (J03); reading goes on.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from certs.spiffe_id import SpiffeId
-from control_plane.errors import StoreError
+from control_plane.errors import StoreError, Unavailable
 from control_plane.model import (
     Change,
     EndpointRecord,
@@ -93,17 +93,17 @@ class SqliteStore:
             finally:
                 self._depth -= 1
             return
-        self._connection.execute("BEGIN IMMEDIATE")
-        self._depth = 1
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._depth = 1
             yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        else:
             self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:  # a full or broken disk (security.md J03, R25)
+            raise Unavailable(f"the store cannot be written now ({error}); nothing was changed, try again") from error
         finally:
             self._depth = 0
+            if self._connection.in_transaction:  # SQLite has rolled back by itself after some errors
+                self._connection.execute("ROLLBACK")
 
     def _migrate(self) -> None:
         """Applies what this file lacks, one transaction a step."""
@@ -115,13 +115,21 @@ class SqliteStore:
                 " start that version, or restore a backup made by this one"
             )
         for number, script in enumerate(steps[held:], start=held + 1):
-            with self.transaction():
-                for statement in sqlite_file.statements(script):
-                    self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA user_version = {number:d}")
-                if number == 1:
-                    epoch = int.from_bytes(self._token_bytes(8), "big") >> 2 or 1
-                    self._connection.execute("INSERT INTO clock VALUES (1, ?, 1)", (epoch,))
+            try:
+                self._take_step(number, script)
+            except (Unavailable, sqlite3.Error) as error:
+                raise StoreError(
+                    f"{self._path}: cannot be brought to schema {number} ({error}); it is as it was"
+                ) from error
+
+    def _take_step(self, number: int, script: str) -> None:
+        with self.transaction():
+            for statement in sqlite_file.statements(script):
+                self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA user_version = {number:d}")
+            if number == 1:
+                epoch = int.from_bytes(self._token_bytes(8), "big") >> 2 or 1
+                self._connection.execute("INSERT INTO clock VALUES (1, ?, 1)", (epoch,))
 
     def _one(self, sql: str, *values: object) -> tuple[int, ...]:
         row: tuple[int, ...] = self._connection.execute(sql, values).fetchone()

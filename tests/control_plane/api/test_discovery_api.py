@@ -365,3 +365,27 @@ async def test_watching_is_for_members(tmp_path: Path) -> None:
     async with running(tmp_path) as mesh, mesh.operator() as operator:
         watcher = await watching(operator)
         assert (await watcher.end())[0] == "PERMISSION_DENIED"
+
+
+@asyncio_test
+async def test_a_sidecar_that_does_not_read_cannot_hold_up_anything(tmp_path: Path) -> None:
+    """A snapshot is stuck on its way to it: the mesh goes on, it is shown as pending, a stop is quick."""
+    principals = '", "'.join(f"mesh.local/ns/shop/sa/caller-{n}-{'x' * 40}" for n in range(6_000))
+    large = policy_yaml("orders", principal=principals)
+    async with contextlib.AsyncExitStack() as stack:
+        async with running(tmp_path) as mesh, mesh.operator() as operator:
+            deaf = await stack.enter_async_context(member_of(mesh))
+            await watching(deaf)
+            await operator.apply(large)
+            async with member_of(mesh, "web") as web_rpc:
+                web = await watching(web_rpc)
+                await web.taken()
+                waiting = asyncio.create_task(
+                    operator.apply(mesh_yaml(defaultAction="ALLOW"), wait=True, wait_timeout_s=1)
+                )
+                await web.until(lambda snapshot: snapshot.default_action == discovery_pb2.DEFAULT_ACTION_ALLOW)
+                propagation = (await waiting).propagation
+            begin = time.monotonic()
+        assert time.monotonic() - begin < 10
+    assert list(propagation.acknowledged) == ["spiffe://mesh.local/ns/shop/sa/web#one"]
+    assert list(propagation.pending) == ["spiffe://mesh.local/ns/shop/sa/orders#one"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from control_plane import tokens
-from control_plane.errors import StoreDamaged, StoreError, StoreLocked
+from control_plane.errors import StoreDamaged, StoreError, StoreLocked, Unavailable
 from control_plane.store.sqlite import SqliteStore
 from tests.control_plane.support import NOW, resource_record, token_record, workload_spec
 
@@ -137,6 +137,22 @@ def test_a_migration_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Monk
     store = SqliteStore.open(path)
     assert store._connection.execute("PRAGMA user_version").fetchone() == (2,)
     assert len(store.resources()) == 200
+    store.close()
+
+
+def test_j03_a_full_disk_changes_nothing_and_reading_goes_on(tmp_path: Path) -> None:
+    """UNAVAILABLE; and when there is room again, so is the store."""
+    store = SqliteStore.open(tmp_path / "hauberk.db")
+    store.apply_resources([resource_record()])
+    revision = store.revision
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(Unavailable, match="disk is full"):
+        store.apply_resources([resource_record(f"large-{n}", yaml="#" * 50_000) for n in range(10)])
+    assert (store.revision, len(store.resources())) == (revision, 1)
+    store._connection.execute("PRAGMA max_page_count = 1000000")
+    store.apply_resources([resource_record("large", yaml="#" * 50_000)])
+    assert store.revision == revision + 1
     store.close()
 
 
