@@ -127,21 +127,22 @@ class DataPlane:
 
     async def _serve_mesh_one(self, sock: socket.socket) -> None:
         limits = self._config.limits
+        remote = _remote(sock)  # now, for the handshake takes the socket over
         try:
             with trio.fail_after(self._config.timeouts.handshake_s):
                 tls_sock = await handshake(sock, self._identity.server_context(), server_side=True)
         except trio.TooSlowError:
-            self._refused("handshake_timeout", "F21", sock)
+            self._refused("handshake_timeout", "F21", remote)
             return
         except TlsError as e:
-            self._refused(e.reason, e.row, sock)
+            self._refused(e.reason, e.row, remote)
             return
         try:
             svid = self._identity.svid
             assert svid is not None
             peer = check_peer(tls_sock, svid.spiffe_id.trust_domain, time.time(), None)
         except TlsError as e:
-            self._refused(e.reason, e.row, tls_sock)
+            self._refused(e.reason, e.row, remote)
             tls_sock.close()
             return
         session = http2_session(self._config.http2_engine, InboundPeer(self._runtime, self._apps, peer), limits)
@@ -149,13 +150,8 @@ class DataPlane:
             session.drain()
         await self._run(tls_sock, session, "mesh_server", peer)
 
-    def _refused(self, reason: str, row: str, sock: socket.socket) -> None:
+    def _refused(self, reason: str, row: str, remote: str) -> None:
         self._metrics.refused(row, reason)
-        try:
-            host, port = sock.getpeername()[:2]
-            remote = f"{host}:{port}"
-        except (OSError, ValueError):
-            remote = "unknown"
         self._access_log.record(
             RefusedConnection(now=time.time(), direction=INBOUND, remote=remote, reason=reason, row=row)
         )
@@ -262,6 +258,14 @@ class DataPlane:
         else:
             return
         self._driver.touched.add(session)
+
+
+def _remote(sock: socket.socket) -> str:
+    """Address of the other end, for the log."""
+    try:
+        return str(Address(*sock.getpeername()[:2]))
+    except OSError:
+        return "unknown"
 
 
 async def _first_octets(sock: socket.socket, first: bytes) -> bytes:
