@@ -33,7 +33,7 @@ LOCAL = {
     ),
 )
 @click.option("--service", metavar="NAME", help="The service this is; needed unless --config says it.")
-@click.option("-n", "--namespace", help="The service's namespace.  [default: default]")
+@click.option("-n", "--namespace", metavar="NAME", help="The service's namespace.  [default: default]")
 @click.option("--port", type=click.IntRange(1, 65_535), help="What others call; none for a job that only calls.")
 @click.option("--app", metavar="IP:PORT", help="Where the app listens, on loopback.  [default: 127.0.0.1:PORT]")
 @click.option("--protocol", type=click.Choice(["http1", "http2"]), help="What the app speaks.  [default: http1]")

@@ -28,8 +28,9 @@ SKEW_WARN_S = 5.0
 def status(*, output: str, socket: Path) -> None:
     """Show the control plane and every sidecar it knows.
 
-    POLICY is the version a sidecar lives by, and the one last sent to it if that is another; CERTIFICATE says when the
-    one it holds ends.
+    POLICY is the version a sidecar lives by, and the one last sent to it if that is another. A change that does not
+    concern a sidecar is not sent to it, so its version may be below the current one. CERTIFICATE says when the one it
+    holds ends.
     """
     from control_plane.cli.client import Client
     from control_plane.cli.output import plain, print_data
