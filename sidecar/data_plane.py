@@ -40,6 +40,10 @@ SWEEP_S = 0.25
 MESH_CONNECTIONS_PER_ENDPOINT_MAX = 8
 APP_HTTP2_CONNECTIONS_MAX = 8
 CONNECTION_AGE_MAX_S = 3_600.0
+DRAINED_MAX_S = 5.0
+"""How long a peer may take to answer the PING of our goodbye."""
+CLOSED_MAX_S = 10.0
+"""How long a peer may take to read our last words."""
 
 
 class DataPlane:
@@ -240,24 +244,39 @@ class DataPlane:
 
     def _sweep_connection(self, connection: Connection, now: float) -> None:
         """A connection ends when its certificate does (row F15), takes no new streams from half of that life on, and
-        goes when nobody has used it for long."""
+        goes when nobody has used it for long. Whoever does not do their part in that is not waited for (A14, I01)."""
         session, timeouts = connection.session, self._config.timeouts
+        is_quiet = not session.open_streams
+        closed_s = _lasts_s(connection, "closed", session.closed, now)
+        is_unused = is_quiet and now - connection.activity > (connection.idle_s or timeouts.connection_idle_s)
+        is_old = now - connection.opened > CONNECTION_AGE_MAX_S and not session.draining
+        drained_s = _lasts_s(connection, "drained", is_quiet and session.draining, now)
+        awaiting_s = _lasts_s(connection, "awaiting", is_quiet and session.awaits_rest, now)
+        if closed_s > CLOSED_MAX_S or (connection.unsent and now - connection.sent_at > timeouts.idle_s):
+            connection.close()
+            return
         if connection.expires_at is not None and now >= connection.expires_at:
+            session.shutdown(ErrorCode.NO_ERROR)
+        elif awaiting_s > timeouts.headers_s:
+            session.shutdown(ErrorCode.PROTOCOL_ERROR)
+        elif drained_s > DRAINED_MAX_S:
             session.shutdown(ErrorCode.NO_ERROR)
         elif connection.retire_at is not None and now >= connection.retire_at:
             connection.retire_at = None
             session.drain()
-        elif now - connection.opened > CONNECTION_AGE_MAX_S and not session.draining:
+        elif is_old or is_unused:
             session.drain()
-        elif not session.open_streams:
-            idle = now - connection.activity
-            if session.awaits_rest and idle > timeouts.headers_s:
-                session.shutdown(ErrorCode.PROTOCOL_ERROR)
-            elif idle > (connection.idle_s or timeouts.connection_idle_s):
-                session.drain()
         else:
             return
         self._driver.touched.add(session)
+
+
+def _lasts_s(connection: Connection, state: str, holds: bool, now: float) -> float:
+    """For how long the sweep has seen the connection in this state without a break."""
+    if not holds:
+        connection.since.pop(state, None)
+        return 0.0
+    return now - connection.since.setdefault(state, now)
 
 
 def _remote(sock: socket.socket) -> str:

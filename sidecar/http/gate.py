@@ -64,7 +64,7 @@ class FrameGate:
 
     @property
     def awaits_rest(self) -> bool:
-        return bool(self._in or self._preface_left)
+        return bool(self._in or self._preface_left or self._block_octets)
 
     def push(self, data: bytes) -> None:
         self._in += data

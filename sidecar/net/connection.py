@@ -102,7 +102,10 @@ class Connection:
         """Monotonic time from which the connection takes no new streams."""
         self.idle_s: float | None = None
         """How long it may be unused, if not the configured time."""
-        self.opened = self.activity = driver.now
+        self.opened = self.activity = self.sent_at = driver.now
+        """`sent_at`: when the kernel last took something of what waited, or it began to wait."""
+        self.since: dict[str, float] = {}
+        """The sweep's notes: a state -> when it was first seen to last."""
         self._driver = driver
         self._sock = sock
         self._is_tls = isinstance(sock, ssl.SSLSocket)
@@ -140,6 +143,11 @@ class Connection:
             session.eof()
             driver.flush()
             self._close()
+
+    @property
+    def unsent(self) -> int:
+        """Octets the kernel has not taken."""
+        return len(self._pending)
 
     async def wait_spoken(self) -> None:
         """Until the peer's first bytes. Raises ConnectionResetError if it leaves without a word."""
@@ -222,6 +230,7 @@ class Connection:
                 sent = self._send(memoryview(data))
                 if sent < len(data):
                     self._pending += memoryview(data)[sent:]
+                    self.sent_at = self._driver.now
                     self._start_writer()
             self.session.sent(len(self._pending))
         if self._is_finished() and not self._over:
@@ -256,7 +265,7 @@ class Connection:
                     sent = self._send(view)
                 del self._pending[:sent]
                 if sent:
-                    self.activity = self._driver.now
+                    self.activity = self.sent_at = self._driver.now
                     self.session.sent(len(self._pending))
                     self._driver.touched.add(self.session)
                     self._driver.flush()

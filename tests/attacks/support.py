@@ -89,8 +89,8 @@ class App:
         return b"".join(bytes(one) for one in self.connections)
 
     async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listener))
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listener))
+        async with listener, trio.open_nursery() as nursery:
             while True:
                 nursery.start_soon(self._serve, await listener.accept())
 
@@ -301,7 +301,8 @@ async def attacker(
     """A peer with a valid certificate, its HTTP/2 begun."""
     context = context or client_context(svid or it.mesh.svid(identity), it.mesh.bundle)
     plain = await trio.open_tcp_stream(*it.address)
-    async with trio.SSLStream(plain, context, https_compatible=True) as stream:
+    stream = trio.SSLStream(plain, context, https_compatible=True)
+    async with plain:  # closed as it is: an attacker does not take leave
         await stream.do_handshake()
         peer = Attacker(stream)
         await peer.start()
