@@ -323,7 +323,9 @@ class Watcher:
     stream: Any
 
     async def say(self, **body: Any) -> None:
-        await self.stream.write(discovery_pb2.WatchRequest(**body))
+        """On a stream that has been ended meanwhile: nothing; `end` tells why it was."""
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await self.stream.write(discovery_pb2.WatchRequest(**body))
 
     async def snapshot(self) -> discovery_pb2.Snapshot:
         message: discovery_pb2.Snapshot = await self.stream.read()
