@@ -34,7 +34,7 @@ _TRIPLET = re.compile(rb"%([0-9A-Fa-f]{2})")
 _BAD_TRIPLET = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _REFUSED_TRIPLET = re.compile(rb"%(?:2f|5c|00)", re.IGNORECASE)
 _NOT_IN_A_PATH = re.compile(rb"[\"<>\[\]^`{|}]")
-_DOTS_WITH_PARAMS = re.compile(r"/\.\.?;")
+_DOTS_WITH_PARAMS = re.compile(r"/\.\.?(?:;|%3B)")
 _PARAMS = re.compile(r";[^/]*")
 _SLASHES = re.compile(r"/{2,}")
 

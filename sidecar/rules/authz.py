@@ -23,7 +23,8 @@ in for somebody without a name, and an ALLOW rule with HTTP fields never lets TC
 test holds for a missing attribute, and on TCP the HTTP fields are left out: the rule denies by what remains.
 
 A path with `;parameters` is read in two ways by the servers there are. DENY rules are held against both, the path as it
-is and without them (C06); ALLOW rules against the path as it is, which is also what is forwarded.
+is and without them (C06); ALLOW rules against the path as it is, which is also what is forwarded, except for what they
+except: `notPaths` of an ALLOW rule is held against both. All paths are compared in one spelling (`match.one_spelling`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, assert_never, final
 
-from sidecar.rules.match import Matcher, compile_matcher, host_of, without_params, without_query
+from sidecar.rules.match import Matcher, compile_matcher, host_of, one_spelling, without_params, without_query
 from sidecar.rules.snapshot import Action, AuthorizationPolicy, Operation, Rule, Snapshot, Source
 
 if TYPE_CHECKING:
@@ -243,7 +244,10 @@ def _operation_attributes(host: str, port: int, method: str, path: str) -> Attri
     if not method:
         return "", str(port), "", ""
     # The border has done all this. Done again it costs little, and a border that forgets opens no hole (C10, C15-C17).
-    return host_of(host), str(port), method, without_query(path)
+    path = without_query(path)
+    if "%" in path or "*" in path:  # a `*` of a policy is a wildcard, so policies write that character encoded
+        path = one_spelling(path).replace("*", "%2A")
+    return host_of(host), str(port), method, path
 
 
 def _one_holds(alternatives: tuple[Tests, ...], attributes: Attributes) -> bool:
@@ -317,7 +321,7 @@ def _not(matches: Matcher) -> Matcher:
 
 
 def _never_of_the_missing(matches: Matcher) -> Matcher:
-    return lambda value: value != "" and not matches(value)
+    return lambda value: value != "" and not matches(value) and not (";" in value and matches(without_params(value)))
 
 
 def _source_conditions(source: Source, negative: Negation) -> tuple[Condition, ...]:
@@ -331,12 +335,13 @@ def _source_conditions(source: Source, negative: Negation) -> tuple[Condition, .
 def _operation_conditions(operation: Operation, negative: Negation) -> tuple[Condition, ...]:
     hosts = tuple(host.lower() for host in operation.hosts)
     not_hosts = tuple(host.lower() for host in operation.not_hosts)
+    paths, not_paths = tuple(map(one_spelling, operation.paths)), tuple(map(one_spelling, operation.not_paths))
     return _conditions(
         negative,
         # Cheap and selective ones first.
         ("ports", PORT, operation.ports, operation.not_ports),
         ("methods", METHOD, operation.methods, operation.not_methods),
-        ("paths", PATH, operation.paths, operation.not_paths),
+        ("paths", PATH, paths, not_paths),
         ("hosts", HOST, hosts, not_hosts),
     )
 

@@ -23,6 +23,8 @@ PRESENCE = "*"
 
 _PARAMS = re.compile(r";[^/]*")
 _SLASHES = re.compile(r"/{2,}")
+# RFC 3986 section 3.3: what may stand in a segment as it is, and is the same octet to every server that decodes.
+_NEEDLESSLY_ENCODED = re.compile("%(?:" + "|".join(f"{ord(char):02X}" for char in "!$&'()+,;=:@") + ")")
 
 
 class Shape(Enum):
@@ -90,6 +92,14 @@ def without_query(path: str) -> str:
         if mark in path:
             path = path[: path.index(mark)]
     return path
+
+
+def one_spelling(text: str) -> str:
+    """A canonical path, or the text of a policy's, with no character encoded that need not be.
+
+    Most servers decode before they route: `/things%3Adelete` is `/things:delete` to them, so it must be to a policy.
+    Policies are compared in this spelling and requests forwarded as they came. A `*` is left to the caller."""
+    return _NEEDLESSLY_ENCODED.sub(lambda match: chr(int(match[0][1:], 16)), text) if "%" in text else text
 
 
 def without_params(path: str) -> str:

@@ -62,7 +62,8 @@ async def test_f15_a_connection_that_has_ended_is_closed_although_its_peer_reads
         connection = mesh_connection(it)
         peer.h2.update_settings({4: 2**31 - 1})
         peer.h2.increment_flow_control_window(2**30)
-        peer.open(request(b"/large"))
+        for _ in range(5):
+            peer.open(request(b"/large"))
         await peer.flush()
         await settled(lambda: connection.unsent)
         connection.expires_at = it.driver.now + 5
