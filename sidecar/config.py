@@ -80,7 +80,9 @@ class Limits:
     """Names + values + 32 per field (RFC 9113 section 6.5.2)."""
     header_fields_max: int = 100
     stream_window_octets: int = 65_535
-    connection_window_octets: int = 1_048_576
+    connection_window_octets: int = 6_553_500
+    """Of all streams of a connection together. As large as all their windows, as it is, no number of slow readers
+    holds up the others (row R20); what is less saves memory and lets them."""
     output_octets_max: int = 262_144
     """Bytes queued towards one socket before its senders are held back."""
     app_connections_max: int = 256

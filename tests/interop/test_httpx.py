@@ -71,6 +71,7 @@ def test_statuses_arrive(client: httpx.Client, code: int) -> None:
 
 def test_server_sent_events_arrive_as_they_are_sent(client: httpx.Client) -> None:
     """The app sends the next only when it was told, on another request, that the last one was seen."""
+    client.post("/close")
     with client.stream("GET", "/events/4") as answer:
         lines = (line for line in answer.iter_lines() if line)
         for number in range(4):

@@ -6,6 +6,7 @@ GET  /octets/N             N octets of `pattern`, with their length; /chunked/N 
 GET  /status/N             an answer with that status and no body (404 and such: with one)
 GET  /events               server-sent events; each but the first waits for a POST /release
 PUT  /slow                 reads its body in bursts of BURST octets, each but the first after a POST /release
+POST /close                forgets what was released
 POST /release              lets one event or burst go; answers how many octets /slow has read so far
 """
 
@@ -100,7 +101,6 @@ async def status(_scope: Scope, _receive: Receive, send: Send, argument: str) ->
 
 
 async def events(_scope: Scope, _receive: Receive, send: Send, argument: str) -> None:
-    gate.close()
     await begin(send, 200, [(b"content-type", b"text/event-stream")])
     for number in range(int(argument or 3)):
         if number:
@@ -110,7 +110,6 @@ async def events(_scope: Scope, _receive: Receive, send: Send, argument: str) ->
 
 
 async def slow(_scope: Scope, receive: Receive, send: Send, _argument: str) -> None:
-    gate.close()
     digest, allowed = hashlib.sha256(), BURST
     async for data in body_of(receive):
         digest.update(data)
@@ -127,9 +126,14 @@ async def release(_scope: Scope, _receive: Receive, send: Send, argument: str) -
     await answer(send, 200, b"%d" % gate.read)
 
 
+async def close(_scope: Scope, _receive: Receive, send: Send, _argument: str) -> None:
+    gate.close()
+    await answer(send, 200, b"")
+
+
 PAGES = {
     "hello": hello, "echo": echo, "octets": octets, "chunked": chunked, "status": status, "events": events,
-    "slow": slow, "release": release,
+    "slow": slow, "close": close, "release": release,
 }  # fmt: skip
 
 
