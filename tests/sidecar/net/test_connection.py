@@ -168,10 +168,15 @@ async def test_a07_control_frames_nobody_reads_the_answers_to_end_the_connection
 
 @trio_test
 @pytest.mark.parametrize("while_writing", [False, True])
-async def test_a_peer_that_resets_ends_its_connection_and_nothing_else(while_writing: bool) -> None:
-    """Also while a writer waits for it; the driver goes on."""
+async def test_a_peer_that_resets_ends_its_connection_and_nothing_else(
+    while_writing: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also when it is the writer that meets the reset; the driver goes on, and nothing unexpected happened."""
     async with running(small_buffers=True) as one:
         if while_writing:
+            one.session.wants_read = False
+            one.peer.send(b"x")
+            await settled(lambda: one.connection._resume is not None)
             one.say(b"x" * 3_000_000)
         reset_by_peer(one.peer)
         await one.done.wait()
@@ -184,6 +189,7 @@ async def test_a_peer_that_resets_ends_its_connection_and_nothing_else(while_wri
         peer.send(b"alive")
         assert await read_exactly(peer, 5) == b"alive"
         peer.close()
+    assert "unexpected" not in caplog.text
 
 
 @trio_test
