@@ -102,6 +102,9 @@ class Connection:
         """Monotonic time from which the connection takes no new streams."""
         self.idle_s: float | None = None
         """How long it may be unused, if not the configured time."""
+        self.acks_at_once = False
+        """Do not delay TCP acknowledgements: for HTTP/1.1 apps that write head and body apart with Nagle's algorithm
+        on (Python's http.server is one), which costs 40 ms an answer on every reused connection."""
         self.opened = self.activity = self.sent_at = driver.now
         """`sent_at`: when the kernel last took something of what waited, or it began to wait."""
         self.since: dict[str, float] = {}
@@ -187,6 +190,8 @@ class Connection:
         try:
             if not self._is_tls:
                 data = self._sock.recv(SLICE_OCTETS)
+                if self.acks_at_once:  # the kernel forgets it, so each time
+                    self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
                 self._peer_done = not data
                 return data, len(data) < SLICE_OCTETS
         except BlockingIOError:

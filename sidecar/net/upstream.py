@@ -74,6 +74,7 @@ async def dial_app(driver: Driver, config: Config, inbound: Inbound) -> Connecti
     connection = Connection(driver, sock, session, kind="app_client")
     if inbound.protocol is Protocol.HTTP1:
         connection.idle_s = APP_IDLE_S
+        connection.acks_at_once = not inbound.app.path
     driver.spawn(connection.run)
     return connection
 
