@@ -26,6 +26,9 @@ _UPPER = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 # RFC 9110 section 5.5: HTAB, SP, VCHAR, obs-text.
 _VALUE = frozenset([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
+# What may stand in a name beside letters, digits and `-`. CGI and WSGI turn `_` into `-`; some servers all of these.
+_LIKE_A_DASH = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
+
 # 0 where a byte may not be. The colon is let through here and counted: pseudo-header fields have one each.
 _NAME_TABLE = bytes(octet if octet in _TOKEN or octet == 0x3A else 0 for octet in range(256))
 _VALUE_TABLE = bytes(octet if octet in _VALUE else 0 for octet in range(256))
@@ -89,15 +92,16 @@ def content_length(value: bytes, fault: Fault) -> int:
 
 def is_identity(name: bytes) -> bool:
     """Is this a field only we may set, in any spelling an app may take for it? (rows D01, D02)"""
-    name = name.replace(b"_", b"-")
+    name = name.translate(_LIKE_A_DASH)
     return name.startswith(b"x-hauberk") or name == b"x-forwarded-client-cert"
 
 
 def without_identity(fields: Fields, all_names: bytes) -> Fields:
     """`fields` without identity fields; `all_names` is what `check_fields` returned for them.
 
-    `x-forwarded-client-cert` spelled so is left to the caller, who looks up every name anyway."""
-    if b"_" in all_names or b"x-hauberk" in all_names:
+    One look at all of them tells whether to look at each: names may only seem to be there where two meet."""
+    spelled = all_names.translate(_LIKE_A_DASH)
+    if b"x-hauberk" in spelled or b"x-forwarded-client-cert" in spelled:
         return [field for field in fields if not is_identity(field[0])]
     return fields
 
