@@ -72,19 +72,9 @@ class Forbidden(RequestError):
     reason, title = "denied", "Access denied by policy."
 
 
-class Misdirected(RequestError):
-    http_status, grpc_status, h2_code = 421, GRPC_UNAVAILABLE, ErrorCode.REFUSED_STREAM
-    reason, title = "misdirected", "This request reached the wrong service."
-
-
 class TooManyRequests(RequestError):
     http_status, grpc_status, h2_code = 429, GRPC_RESOURCE_EXHAUSTED, ErrorCode.ENHANCE_YOUR_CALM
     reason, title = "too_many", "Too many requests wait for this service."
-
-
-class LoopDetected(RequestError):
-    http_status, grpc_status, h2_code = 508, GRPC_INTERNAL, ErrorCode.REFUSED_STREAM
-    reason, title = "loop", "The request came back to the sidecar it left."
 
 
 class RequestTimeout(RequestError):

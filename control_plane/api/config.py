@@ -64,11 +64,13 @@ class ConfigApi:
             changes: Sequence[Change] = [
                 Change(key=one.key, what=what_changes(self._store.resource(one.key), one)) for one in records
             ]
-            return pb.ApplyResponse(version=self._store.revision, changes=map(_change, changes))
+            return pb.ApplyResponse(
+                version=self._store.revision, changes=map(_change, changes), warnings=_warnings(parsed)
+            )
         changes = self._store_all(parsed, records, caller)
         version = self._store.revision
         self._hub.notify()
-        response = pb.ApplyResponse(version=version, changes=map(_change, changes))
+        response = pb.ApplyResponse(version=version, changes=map(_change, changes), warnings=_warnings(parsed))
         if request.wait:
             response.propagation.CopyFrom(await self._propagation(version, request.wait_timeout_s))
         return response
@@ -244,6 +246,11 @@ def _key(kind: str, namespace: str, name: str) -> ResourceKey:
     _check_kind(kind)
     namespace = "" if kind == MESH_KIND else namespace or DEFAULT_NAMESPACE
     return ResourceKey(kind=kind, namespace=namespace, name=name)
+
+
+def _warnings(parsed: Iterable[ParsedResource]) -> list[str]:
+    """What is legal and probably not meant, with its place."""
+    return [f"{one.source}: {warning}" for one in parsed for warning in one.warnings]
 
 
 def _named(resource: ParsedResource) -> str:

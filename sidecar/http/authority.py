@@ -54,6 +54,6 @@ def parse_authority(raw: bytes) -> Authority:
 
 
 def _one_spelling(address: IPv6Address) -> str:
-    """RFC 5952, with section 5's mixed notation for what stands for an IPv4 address, whatever Python version this is."""
+    """RFC 5952, with section 5's mixed notation for what stands for an IPv4 address, on every Python version."""
     mapped = address.ipv4_mapped
     return f"::ffff:{mapped}" if mapped is not None else address.compressed

@@ -26,6 +26,7 @@ What every engine must do (the contract suite in tests/contract/ runs on each):
 1. `receive` never raises for a peer's fault. A fault of one stream resets that stream; a fault of the connection queues
    the protocol's goodbye, ends every open stream through its sink, and sets `closed`.
 2. Every stream ends exactly once for its sink: `data(end=True)`, `head(end=True)`, `trailers()` or `reset()`.
+   Only `reset()` may follow an orderly end, while our own half of the stream is open: the peer wants no more of it.
    After the sink's stream was reset by us with `reset(stream, code)` its sink hears nothing more.
 3. Calls for a stream that is already gone are ignored (the peer may have reset it in the same slice), except
    `consumed`: whoever was handed `flow` octets gives every one back, also those it throws away after the stream's end,

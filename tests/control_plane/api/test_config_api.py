@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,16 @@ async def test_a_dry_run_tells_and_stores_nothing(tmp_path: Path) -> None:
         assert changes(response) == ["unchanged shop/a", "updated shop/b", "created shop/c"]
         assert response.version == version == (await operator.status()).version
         assert (await refusal(operator.apply("kind: x", dry_run=True)))[0] == "INVALID_ARGUMENT"
+
+
+@asyncio_test
+async def test_what_is_probably_not_meant_is_warned_of_with_its_place(tmp_path: Path) -> None:
+    """Legal, stored, and said."""
+    text = policy_yaml(action="DENY") + '    to: [{operation: {paths: ["/admin"]}}]\n'
+    async with running(tmp_path) as mesh, mesh.operator() as operator:
+        (warning,) = (await operator.apply(text)).warnings
+        assert await listed(operator) == ["AuthorizationPolicy shop/orders"]
+    assert re.search(r":1: .*paths: /admin leaves what is below it", warning)
 
 
 @asyncio_test
