@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, H2Connection
 from h2.errors import ErrorCodes
+from h2.events import Event
+from h2.exceptions import StreamClosedError
 from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream
+from h2.utilities import is_informational_response
 from hpack.struct import Header, HeaderTuple, NeverIndexedHeaderTuple
+from hyperframe.frame import Frame
 
 from sidecar.config import Limits
 from sidecar.http.gate import PREFACE
@@ -23,6 +28,14 @@ SENSITIVE = frozenset({b"authorization", b"cookie", b"set-cookie", b"proxy-autho
 class _Stream(H2Stream):
     def _initialize_content_length(self, headers: object) -> None:
         """Left to `headers.BodyLength`: a wrong length is the fault of one stream, not of the connection."""
+
+    def receive_headers(
+        self, headers: Iterable[Header], end_stream: bool, header_encoding: bool | str | None
+    ) -> tuple[list[Frame], list[Event]]:
+        """A 1xx head that crossed our reset is no fault, but `h2` has no row for it and would end the connection."""
+        if self.closed and is_informational_response(headers):
+            raise StreamClosedError(self.stream_id)
+        return super().receive_headers(headers, end_stream, header_encoding)
 
 
 class _Connection(H2Connection):
