@@ -30,6 +30,7 @@ from sidecar.identity.bootstrap import Joined, JoinToken, join_with_retries, rea
 from sidecar.identity.errors import ControlPlaneUnreachable
 from sidecar.identity.rotator import Rotator
 from sidecar.identity.source import IdentitySource
+from sidecar.listening import warn_if_exposed
 from sidecar.net.connection import Driver
 from sidecar.net.dial import dial
 from sidecar.net.listener import bind, bound_address
@@ -219,6 +220,7 @@ class Sidecar:
         while not self._leaving:
             is_up = await self._probe_app() if not self._app_is_up or self._app_failed() else True
             if is_up and not self._app_is_up:
+                warn_if_exposed(self.config)
                 await self._snapshot.wait()
                 self._advertise()
                 delay_s = APP_PROBE_S

@@ -7,8 +7,13 @@ same port from outside. /proc/net/tcp and tcp6 (proc(5)) show every listener of 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import sys
 from collections.abc import Iterable
+
+from sidecar.config import Config
+
+log = logging.getLogger(__name__)
 
 _LISTEN = "0A"
 _TABLES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
@@ -51,3 +56,16 @@ def read_tables(paths: Iterable[str] = _TABLES) -> str:
         except OSError:
             continue
     return "\n".join(texts)
+
+
+def warn_if_exposed(config: Config) -> None:
+    """One loud line for each address on which an app of `config` can be reached past its sidecar."""
+    tables = read_tables()
+    for inbound in config.inbound:
+        for address in [] if inbound.app.path else exposed_listeners(inbound.app.port, tables):
+            log.warning(
+                "the app listens on %s port %d: whoever reaches that port goes past the sidecar and its policy; "
+                "let the app listen on 127.0.0.1",
+                address,
+                inbound.app.port,
+            )

@@ -24,7 +24,6 @@ import trio
 from sidecar.child import EXIT_SIGNAL_BASE, Child, find_program, shares_terminal
 from sidecar.config import Config
 from sidecar.errors import SidecarError
-from sidecar.listening import exposed_listeners, read_tables
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +198,7 @@ class _Run:
         return child.exit_code
 
     async def _watch_app(self, handle: SidecarHandle) -> None:
-        """Say so if the app does not begin to listen, and if it listens where everybody can reach it."""
+        """Say so if the app does not begin to listen."""
         ports = self._config.inbound
         if not ports:
             return
@@ -217,17 +216,6 @@ class _Run:
                 ", ".join(str(port.app) for port in ports),
                 self._config.source,
             )
-        tables = read_tables()
-        for port in ports:
-            if port.app.path:
-                continue
-            for address in exposed_listeners(port.app.port, tables):
-                log.warning(
-                    "the app listens on %s port %d: whoever reaches that port goes past the sidecar and its policy; "
-                    "let the app listen on 127.0.0.1",
-                    address,
-                    port.app.port,
-                )
 
 
 def child_environ(environ: Mapping[str, str], handle: SidecarHandle) -> dict[str, str]:

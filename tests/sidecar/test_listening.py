@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.listening import exposed_listeners, read_tables
+from sidecar.config import Address, Config, Inbound
+from sidecar.listening import exposed_listeners, read_tables, warn_if_exposed
+from sidecar.rules.snapshot import Protocol
 
 # Captured from a machine with little-endian words: heading, then sockets.
 TABLE = """\
@@ -60,3 +62,14 @@ def test_any_address_the_kernel_can_print_is_read(address: int, port: int) -> No
 def test_a_table_that_is_missing_is_empty() -> None:
     """A kernel without IPv6 has no tcp6."""
     assert read_tables(["/proc/self/net/no-such-table"]) == ""
+
+
+def test_an_app_that_listens_for_everybody_is_told_loudly(caplog: pytest.LogCaptureFixture) -> None:
+    """It can be reached past its sidecar: the kernel says where. A unix socket cannot."""
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        port = listener.getsockname()[1]
+        exposed = Inbound(port=80, app=Address("127.0.0.1", port), protocol=Protocol.HTTP1)
+        hidden = Inbound(port=81, app=Address(path="/x"), protocol=Protocol.HTTP1)
+        warn_if_exposed(Config(service="orders", inbound=(exposed, hidden)))
+    (line,) = caplog.messages
+    assert line.startswith(f"the app listens on 0.0.0.0 port {port}: whoever reaches that port goes past the sidecar")

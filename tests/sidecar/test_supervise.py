@@ -400,26 +400,6 @@ async def test_an_app_that_does_not_listen_is_named_until_it_does(caplog: pytest
 
 
 @trio_test
-async def test_an_app_that_listens_for_everybody_is_told_loudly(caplog: pytest.LogCaptureFixture) -> None:
-    """It can be reached past its sidecar: the kernel says where."""
-    caplog.set_level(logging.WARNING)
-    fake = FakeSidecar.live()
-    (listener,) = await trio.open_tcp_listeners(0, host="0.0.0.0")
-    port = listener.socket.getsockname()[1]
-    exposed = Inbound(port=80, app=Address("127.0.0.1", port), protocol=Protocol.HTTP1)
-    settings = Config(
-        service="orders", inbound=(exposed, Inbound(port=81, app=Address(path="/x"), protocol=Protocol.HTTP1))
-    )
-    async with running(fake, WAITS, settings=settings) as run:
-        assert await run.reports.line() == "up"
-        while f"the app listens on 0.0.0.0 port {port}" not in caplog.text:
-            await trio.sleep(0)
-        send(signal.SIGTERM)
-        await run.wait()
-    await listener.aclose()
-
-
-@trio_test
 async def test_what_an_app_leaves_of_its_group_does_not_outlive_it() -> None:
     """A server that a shell started in the background would hold its port for ever."""
     fake = FakeSidecar.live()
