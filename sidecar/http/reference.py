@@ -138,8 +138,10 @@ class ReferenceSession:
             self._drain_confirmed()
 
     def _request_received(self, event: RequestReceived) -> None:
-        assert self._handler is not None
         stream = event.stream_id
+        if self._handler is None:  # a server begins no streams (RFC 9113 section 5.1.1), but h2 lets it
+            self._fail(ErrorCode.PROTOCOL_ERROR)
+            return
         if len(self._streams) >= self._limits.streams_per_connection_max or stream > self._last_accepted:
             self._conn.reset_stream(stream, ErrorCode.REFUSED_STREAM)
             return

@@ -79,3 +79,16 @@ def test_a_frame_that_crosses_our_reset_ends_nothing_else(name: str, later: int)
     assert gone.said == []
     session.receive(head(0x5, open_stream, (b":status", b"200")))
     assert other.said == ["head"]
+
+
+@pytest.mark.parametrize("flags", [0x4, 0x5])
+@pytest.mark.parametrize("stream", [2, 2**31 - 2])
+def test_a29_a_server_that_begins_a_stream_is_said_goodbye(stream: int, flags: int) -> None:
+    """A malicious upstream asks us something: the connection ends in order, nothing escapes from `receive`."""
+    session, sink = ReferenceSession(None, Limits()), Sink()
+    session.receive(frame(SETTINGS, 0, 0))
+    session.request(request(), True, sink)
+    session.receive(head(flags, stream, *request(b"/admin")))
+    assert session.closed
+    assert session.peer_error == ErrorCode.PROTOCOL_ERROR
+    assert sink.said == ["reset"]
