@@ -39,6 +39,7 @@ from sidecar.rules.routing import resolve
 from sidecar.rules.snapshot import Snapshot
 from sidecar.runtime import INBOUND, Runtime
 from sidecar.telemetry.access_log import AccessLog
+from sidecar.telemetry.logs import log_through
 from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.sink import Sink
 from sidecar.telemetry.trace import Tracer
@@ -120,6 +121,7 @@ class Sidecar:
         tracer = Tracer.from_config(self.config, self._environ, instance=self._instance)
         try:
             async with trio.open_nursery() as nursery:
+                await nursery.start(self._log, access_log)
                 driver = Driver(nursery, self.config.limits)
                 observer = Observer(self._metrics, access_log, tracer)
                 self._runtime = Runtime(self.config, driver, self._rng, tracer, observer)
@@ -133,7 +135,6 @@ class Sidecar:
                     self._subscribe,
                     self._used,
                 )
-                nursery.start_soon(access_log.run)
                 nursery.start_soon(self._data_plane.sweep)
                 await self._serve_pages(nursery)
                 self._serve_apps(nursery)
@@ -146,6 +147,12 @@ class Sidecar:
             self._listeners.close()
             sink.close()
             await tracer.aclose()
+
+    async def _log(self, access_log: AccessLog, *, task_status: trio.TaskStatus[None]) -> None:
+        """Standard error may be a pipe that nobody empties: while this runs, nothing waits for it."""
+        with log_through(access_log.line):
+            task_status.started()
+            await access_log.run()
 
     async def _serve_pages(self, nursery: trio.Nursery) -> None:
         await nursery.start(serve_admin, [_trio_listener(self._listeners.admin)], _Pages(self), ADMIN)

@@ -105,7 +105,7 @@ class AccessLog:
         self._mode = mode
         self._write = write
         self._on_drop = on_drop
-        self._queue: deque[Exchange | RefusedConnection] = deque()
+        self._queue: deque[Exchange | RefusedConnection | bytes] = deque()
         self._queue_lines_max = queue_lines_max
         self._arrived = trio.Event()
         self._chunk = b""
@@ -127,8 +127,17 @@ class AccessLog:
     def record(self, entry: Exchange | RefusedConnection) -> None:
         """Queue one line, or drop and count it. Never waits, never raises."""
         is_wanted = self.is_on if isinstance(entry, RefusedConnection) else self.wants(entry.decision)
-        if not is_wanted:
-            return
+        if is_wanted:
+            self._put(entry)
+
+    def line(self, text: bytes) -> None:
+        """Queue a line that is none of ours, whatever the mode: the process's own log goes the same way.
+
+        One that is longer than a chunk goes in pieces."""
+        for start in range(0, len(text), CHUNK_OCTETS_MAX):
+            self._put(text[start : start + CHUNK_OCTETS_MAX])
+
+    def _put(self, entry: Exchange | RefusedConnection | bytes) -> None:
         if len(self._queue) >= self._queue_lines_max:
             self._on_drop(1)
             return
@@ -181,8 +190,10 @@ class AccessLog:
             self._queue.clear()
 
 
-def render(entry: Exchange | RefusedConnection) -> bytes:
+def render(entry: Exchange | RefusedConnection | bytes) -> bytes:
     """One line of JSON with its newline, at most CHUNK_OCTETS_MAX octets; shortened text sets `truncated`."""
+    if isinstance(entry, bytes):
+        return entry
     line = b""
     for characters_max in _TEXT_CHARACTERS_MAX:
         shortener = _Shortener(characters_max)

@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 from sidecar.telemetry.access_log import rfc3339
 
@@ -48,9 +51,46 @@ def _printable(value: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
+class Handler(logging.StreamHandler[TextIO]):
+    """Writes to standard error or, while `through` is set, hands each line on: a full pipe must not stop the loop.
+
+    Lines of other threads (OpenTelemetry's exporter has one) are always written at once."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.through: Callable[[bytes], None] | None = None
+        self._own_thread = _this_thread()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.through is None or record.thread != self._own_thread:
+            super().emit(record)
+            return
+        try:
+            self.through(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
+        except Exception:
+            self.handleError(record)
+
+
+def _this_thread() -> int | None:
+    return logging.LogRecord("", logging.INFO, "", 0, "", (), None).thread
+
+
+@contextmanager
+def log_through(write: Callable[[bytes], None]) -> Iterator[None]:
+    """While the block runs, the log's lines go to `write`, which must not wait."""
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, Handler)]
+    for handler in handlers:
+        handler.through = write
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.through = None
+
+
 def to_standard_error(level: int = logging.INFO) -> None:
     """Send the whole process's log there. Called once, by `sidecar.main`."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Handler()
     handler.setFormatter(TextFormatter() if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
