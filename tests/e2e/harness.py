@@ -28,6 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.clients import outcome
+
 PYTHON = sys.executable
 HAUBERK = [PYTHON, "-m", "control_plane.cli"]
 APPS = Path(__file__).parent / "apps"
@@ -35,6 +37,7 @@ UVICORN = [PYTHON, "-m", "uvicorn", "--app-dir", str(APPS), "--no-access-log", "
 WEB_APP = [*UVICORN, "--port", "{port}"]
 """`apps/web.py` on uvicorn, for `Mesh.run`."""
 GRPC_APP = [PYTHON, str(APPS / "greeter.py")]
+JOB = [PYTHON, str(APPS / "job.py")]
 NAMESPACE = "shop"
 START_S = 30.0
 STOP_S = 15.0
@@ -107,11 +110,12 @@ def end_marked(mark: str) -> list[int]:
 
 
 class Process:
-    """One process, with its log."""
+    """One process, with what it says: a log of its own name, in which others of that name may have written before."""
 
     def __init__(self, name: str, command: Sequence[str], *, log: Path, environ: Mapping[str, str], cwd: Path) -> None:
         self.name = name
         self.log_path = log
+        self._log_begins = log.stat().st_size if log.exists() else 0
         with log.open("ab") as output:
             self.popen = subprocess.Popen(
                 list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ, cwd=cwd,
@@ -127,7 +131,9 @@ class Process:
 
     @property
     def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
+        with self.log_path.open("rb") as file:
+            file.seek(self._log_begins)
+            return file.read().decode(errors="replace")
 
     def signal(self, number: int) -> None:
         if self.is_running:
@@ -282,16 +288,9 @@ class Mesh:
         """Also again after its end: same directory, same ports."""
         config = self.directory / "control-plane.yaml"
         config.write_text(json.dumps(self._config))  # JSON is YAML
-        log = self.directory / "control-plane.log"
-        seen = log.read_text().count("control plane listening") if log.exists() else 0
         command = [*HAUBERK, "control-plane", "--data-dir", str(self.data_dir), "--config", str(config)]
         process = self.start("control-plane", command)
-        eventually(
-            lambda: process.log.count("control plane listening") > seen or not process.is_running,
-            START_S,
-            "the control plane listens",
-        )
-        assert process.is_running, process.log[-2000:]
+        process.wait_log("control plane listening")
         return process
 
     def token(self, service: str, *options: str) -> Path:
@@ -300,10 +299,10 @@ class Mesh:
         self.done("token", "create", "--service", service, "--namespace", NAMESPACE, "--out", str(path), *options)
         return path
 
-    def sidecar(self, name: str, **more: Any) -> Member:
+    def sidecar(self, name: str, *, environ: Mapping[str, str] | None = None, **more: Any) -> Member:
         """`hauberk sidecar`; `more` as for `configure`."""
         config, ports = self.configure(name, **more)
-        return self._member(name, [*HAUBERK, "sidecar", "--config", str(config)], ports, {})
+        return self._member(name, [*HAUBERK, "sidecar", "--config", str(config)], ports, environ or {})
 
     def run(
         self, name: str, command: Sequence[str], *, environ: Mapping[str, str] | None = None, **more: Any
@@ -367,6 +366,16 @@ class Mesh:
                 f"{member.name} is ready",
             )
             assert member.process.is_running, f"{member.name} ended: {member.process.log[-2000:]}"
+
+    def wait_reached(self, caller: Member, *services: str) -> None:
+        """Until `caller` has heard where they are. An endpoint that is ready has only just begun to tell."""
+        for service in services:
+            port = caller.ports[service]
+            eventually(
+                lambda port=port: outcome(port) not in (503, "ConnectionRefusedError"),  # type: ignore[misc]  # bound now
+                10,
+                f"{caller.name} knows where {service} is",
+            )
 
     # Policy
 

@@ -1,0 +1,133 @@
+"""The control plane is killed, stays away, comes back: what goes on, stops, recovers (security.md R01 to R09)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.e2e.clients import Wire, load, outcome
+from tests.e2e.harness import ALLOW_ALL, WEB_APP, Inbound, Mesh, eventually
+
+AWAY_S = 6.0
+BACK_S = 10.0
+DENY_ALL = ALLOW_ALL.replace("ALLOW", "DENY").replace("everybody", "nobody")
+
+
+def test_r03_killed_under_load_it_is_not_missed_and_back_it_is_heard(tmp_path: Path) -> None:
+    """No failed request while it is away; everybody is connected again within 10 s of its return, without a restart;
+    a policy applied then takes effect; and the registry was not emptied by the restart."""
+    with Mesh(tmp_path, certificate_lifetime_s=60) as mesh:
+        control_plane = mesh.start_control_plane()
+        mesh.apply(ALLOW_ALL)
+        orders = mesh.run("orders", WEB_APP, inbound=[Inbound(8080)], access_log="denied")
+        web = mesh.sidecar("web", calls={"orders": 8080}, access_log="denied")
+        mesh.wait_ready(orders, web)
+        mesh.wait_reached(web, "orders")
+        pids = orders.status["pid"], web.status["pid"]
+        with load(web.ports["orders"], pause_s=0.01) as seen:
+            eventually(lambda: seen.answered > 50, 10, "load flows")
+            control_plane.kill()
+            killed = time.monotonic()
+            eventually(lambda: not (web.is_connected or orders.is_connected), 5, "the sidecars notice")
+            assert web.is_ready
+            assert orders.is_ready
+            eventually(lambda: seen.failed or time.monotonic() - killed > AWAY_S, AWAY_S + 5, "it stays away")
+            answered = seen.answered
+            mesh.start_control_plane()
+            eventually(lambda: web.is_connected and orders.is_connected, BACK_S, "both are connected again")
+            eventually(lambda: seen.failed or seen.answered > answered + 100, 10, "load still flows")
+            assert seen.failed == 0, (seen.counted, seen.failures)
+        assert (orders.status["pid"], web.status["pid"]) == pids
+        mesh.apply(DENY_ALL)
+        assert outcome(web.ports["orders"]) == 403
+        assert {one["service"] for one in mesh.workloads() if one.get("connected")} == {"orders", "web"}
+
+
+def test_r04_away_past_the_certificates_end_nothing_is_answered_any_more(tmp_path: Path) -> None:
+    """Fail closed with 503 and not ready, from the moment the certificate ends. A certificate that has ended proves
+    nothing, so also with the control plane back it takes a new join token."""
+    with Mesh(tmp_path, certificate_lifetime_s=3) as mesh:
+        control_plane = mesh.start_control_plane()
+        mesh.apply(ALLOW_ALL)
+        orders = mesh.run("orders", WEB_APP, inbound=[Inbound(8080)])
+        web = mesh.sidecar("web", calls={"orders": 8080})
+        mesh.wait_ready(orders, web)
+        mesh.wait_reached(web, "orders")
+        control_plane.kill()
+        expires = max(web.status["certificate_not_after"], orders.status["certificate_not_after"])
+        assert outcome(web.ports["orders"]) == 200
+        eventually(lambda: time.time() > expires, 10, "the last certificate has ended")
+        assert outcome(web.ports["orders"]) == 503
+        eventually(lambda: not (web.is_ready or orders.is_ready), 2, "both say that they are not ready")
+        assert web.page("/ready") == (503, "certificate_valid\n")
+        assert web.page("/live")[0] == 200
+        web.process.wait_log("the held certificate has expired")
+        mesh.start_control_plane()
+        assert outcome(web.ports["orders"]) == 503
+        for member in (web, orders):
+            member.process.stop()
+        orders = mesh.run("orders", WEB_APP, inbound=[Inbound(8080)])
+        web = mesh.sidecar("web", calls={"orders": 8080})
+        mesh.wait_ready(orders, web)
+        eventually(lambda: outcome(web.ports["orders"]) == 200, 10, "with new tokens it works again")
+
+
+def test_r04_a_connection_that_is_open_does_not_outlive_its_certificate(tmp_path: Path) -> None:
+    """What is being streamed is broken off when the certificate ends: a kept connection is no way around expiry."""
+    with Mesh(tmp_path, certificate_lifetime_s=3) as mesh:
+        control_plane = mesh.start_control_plane()
+        mesh.apply(ALLOW_ALL)
+        orders = mesh.run("orders", WEB_APP, inbound=[Inbound(8080)])
+        web = mesh.sidecar("web", calls={"orders": 8080})
+        mesh.wait_ready(orders, web)
+        mesh.wait_reached(web, "orders")
+        with Wire(web.ports["orders"]) as wire:
+            wire.send(b"GET /events HTTP/1.1\r\nhost: orders\r\n\r\n")
+            wire.until(b"data: 0")
+            control_plane.kill()
+            expires = max(web.status["certificate_not_after"], orders.status["certificate_not_after"])
+            assert not wire.rest().endswith(b"0\r\n\r\n")
+            assert time.time() < expires + 2
+
+
+def test_r01_away_at_the_start_nothing_passes_until_it_is_there(tmp_path: Path) -> None:
+    """Not ready, 503 for callers, the app not started; ready within seconds of its arrival."""
+    with Mesh(tmp_path) as mesh:
+        control_plane = mesh.start_control_plane()
+        mesh.apply(ALLOW_ALL)
+        tokens = mesh.token("orders"), mesh.token("web")
+        control_plane.kill()
+        orders = mesh.run("orders", WEB_APP, inbound=[Inbound(8080)], token=tokens[0])
+        web = mesh.sidecar("web", calls={"orders": 8080}, token=tokens[1])
+        for member in (orders, web):
+            member.process.wait_log("cannot reach the control plane")
+        assert web.page("/ready")[0] == 503
+        assert outcome(web.ports["orders"]) == 503
+        assert outcome(orders.app) == "ConnectionRefusedError"
+        mesh.start_control_plane()
+        eventually(lambda: orders.is_ready and web.is_ready, BACK_S, "both are ready")
+        eventually(lambda: outcome(web.ports["orders"]) == 200, 5, "and requests pass")
+
+
+def test_r09_restarts_in_a_row_under_rotation_lose_nothing(tmp_path: Path) -> None:
+    """Killed again and again while 6-second certificates rotate: no failed request, no new root."""
+    with Mesh(tmp_path, certificate_lifetime_s=6) as mesh:
+        control_plane = mesh.start_control_plane()
+        mesh.apply(ALLOW_ALL)
+        orders = mesh.run("orders", WEB_APP, inbound=[Inbound(8080)], access_log="denied")
+        web = mesh.sidecar("web", calls={"orders": 8080}, access_log="denied")
+        mesh.wait_ready(orders, web)
+        mesh.wait_reached(web, "orders")
+        root = (mesh.data_dir / "ca" / "root.crt").read_bytes()
+        with load(web.ports["orders"], pause_s=0.02) as seen:
+            for _ in range(3):
+                renewals = orders.status["renewals"] + web.status["renewals"]
+                control_plane.kill()
+                control_plane = mesh.start_control_plane()
+                eventually(
+                    lambda: seen.failed or orders.status["renewals"] + web.status["renewals"] >= renewals + 2,  # noqa: B023
+                    20,
+                    "both renew after it is back",
+                )
+            assert seen.failed == 0, (seen.counted, seen.failures)
+        assert (mesh.data_dir / "ca" / "root.crt").read_bytes() == root
