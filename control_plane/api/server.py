@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 DETAILS_OCTETS_MAX = 6_000
 """Of a status text on the wire: clients refuse metadata above 8 KiB by default."""
 JOIN_METHODS = ("/hauberk.v1.Identity/Join",)
+# Anybody may connect to the join port: those who do must leave the others descriptors (security.md I03).
+_JOIN_OPTIONS = [("grpc.max_allowed_incoming_connections", 256), ("grpc.max_connection_idle_ms", 30_000)]
 
 Context = Any
 """grpc.aio.ServicerContext; the stubs do not agree with the library on half of its methods."""
@@ -111,7 +113,10 @@ class GrpcServer:
 
     def _server(self, caller_of: CallerOf, methods: Sequence[Method], *, with_stock: bool = False) -> Any:
         interceptors = [_StockGuard(caller_of)] if with_stock else []
-        server = grpc.aio.server(interceptors=interceptors, options=_options(self._limits))
+        options = _options(self._limits)
+        if not with_stock:
+            options += _JOIN_OPTIONS
+        server = grpc.aio.server(interceptors=interceptors, options=options)
         for service in sorted({one.service for one in methods}):
             handlers = {one.name: _handler(one, caller_of) for one in methods if one.service == service}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
@@ -288,6 +293,8 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_pings_without_data", 0),
+        # Who cannot finish a handshake holds a descriptor for so long, not for gRPC's two minutes (security.md F21).
+        ("grpc.server_handshake_timeout_ms", 10_000),
     ]
 
 
