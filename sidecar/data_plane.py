@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import resource
 import socket
+import sys
 import time
 from collections.abc import Callable
 
@@ -68,8 +70,12 @@ class DataPlane:
         self._access_log = access_log
         self._apps = {inbound.port: self._app_pool(inbound.port) for inbound in config.inbound}
         self._outbound = Outbound(runtime, self._mesh_pool, subscribe, used)
-        self._mesh_gate = Gate(config.limits.connections_max)
-        self._app_gate = Gate(config.limits.connections_max)
+        # Accepting must leave descriptors for dialling, or strangers could stop what is established (row I03).
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if descriptors == resource.RLIM_INFINITY:
+            descriptors = sys.maxsize
+        self._mesh_gate = Gate(min(config.limits.connections_max, descriptors // 2))
+        self._app_gate = Gate(min(config.limits.connections_max, descriptors // 4))
         self._draining = False
         identity.subscribe(self._outbound.retire_connections)
 

@@ -4,8 +4,11 @@ The sweep's clock is `driver.now`, so the tests say what time it is and call it 
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 import trio
@@ -14,7 +17,7 @@ from sidecar.config import Timeouts
 from sidecar.http.http1 import Http1Server
 from sidecar.http.session import Fields, Session, StreamSink
 from sidecar.net.connection import Connection
-from tests.attacks.support import ALLOW_ALL, App, Target, attacker, request, settled, target
+from tests.attacks.support import ALLOW_ALL, App, Target, attacker, plain_connection, request, settled, target
 from tests.trio_support import trio_test
 
 TIMEOUTS = Timeouts(headers_s=10, idle_s=300, connection_idle_s=300)
@@ -139,3 +142,25 @@ async def test_f20_f21_what_is_no_handshake_is_closed_and_told(first: bytes) -> 
         assert not it.driver.connections
         async with attacker(it) as peer:
             assert (await peer.ask(request())).status == 200
+
+
+@trio_test
+async def test_i03_strangers_leave_descriptors_for_what_is_established() -> None:
+    """Connections that never speak are bounded below the process's limit, so that the app can still be dialled."""
+    old = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4 * used + 200, old[1]))
+    try:
+        app = App()
+        async with target(ALLOW_ALL, app=app) as it, attacker(it) as peer:
+            gate = it.plane._mesh_gate
+            with ExitStack() as stack:
+                strangers = []
+                resource.setrlimit(resource.RLIMIT_NOFILE, old)  # the strangers' descriptors are not ours to count
+                while not gate.refused:
+                    strangers.append(stack.enter_context(plain_connection(it.address)))
+                    await trio.sleep(0)
+                assert gate.open <= (4 * used + 200) // 2
+                assert (await peer.ask(request(b"/still-served"))).status == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, old)
