@@ -7,13 +7,14 @@ the ports are free ones, and a wrapper passes the control plane's ports to `haub
 from __future__ import annotations
 
 import os
+import random
 import re
 import shlex
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,9 +67,15 @@ class Ran:
 
 
 def free_ports(count: int) -> list[str]:
+    """Below the range from which the kernel gives ports away, so that nobody is given one of them meanwhile."""
+    found: list[str] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [str(sock.getsockname()[1]) for sock in sockets]
+        while len(found) < count:
+            port = random.SystemRandom().randrange(20_000, 32_000)
+            with suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(str(port))
+    return found
 
 
 def ten_minutes() -> list[tuple[Block, Block | None]]:
@@ -100,7 +107,8 @@ def run_script(script: str, directory: Path, environ: dict[str, str]) -> tuple[s
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
-        pytest.fail(f"the commands did not end within {TIMEOUT_S} s; so far:\n{output}")
+        logs = "".join(f"{log.name}:\n{log.read_text()}" for log in directory.glob("*/*.log"))
+        pytest.fail(f"the commands did not end within {TIMEOUT_S} s; so far:\n{output}\n{logs}")
     return output, process.returncode, process.pid
 
 
