@@ -16,6 +16,7 @@ from control_plane.api.advertised import read_address, read_ports
 from control_plane.api.authz import Caller
 from control_plane.api.identity import workload_of
 from control_plane.errors import InvalidRequest, Replaced, Unauthenticated, Unavailable
+from control_plane.limits import RateLimit
 from control_plane.logs import fields
 from control_plane.model import Workload
 from control_plane.push.hub import Hub, Subscriber
@@ -34,6 +35,10 @@ LAST_WRITE_S = 1.0
 
 EPOCH_S_MIN = 60.0
 """Between two epochs that sidecars caused."""
+
+MESSAGES_PER_S = 100.0
+MESSAGES_BURST = 2_000
+"""Of one stream. A sidecar that starts asks for names one by one, and answers each snapshot; none needs more."""
 
 _INSTANCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -152,7 +157,7 @@ class DiscoveryApi:
             await send(await subscriber.wait_next(self._now))
 
     async def _read(self, stream: int, subscriber: Subscriber, requests: AsyncIterator[pb.WatchRequest]) -> None:
-        async for request in requests:
+        async for request in paced(requests, self._now):
             self._take(stream, subscriber, request)
 
     def _take(self, stream: int, subscriber: Subscriber, request: pb.WatchRequest) -> None:
@@ -164,11 +169,15 @@ class DiscoveryApi:
                 subscriber.woken.set()
                 self._hub.answered()
             case "nack":
+                is_first = request.nack.version > session.rejected_version
                 session.reject(request.nack.epoch, request.nack.version, request.nack.reason)
-                log.warning(
-                    "sidecar rejected a snapshot",
-                    extra=fields(sidecar=session.label, version=request.nack.version, reason=session.rejected_reason),
-                )
+                if is_first:  # a sidecar that says it again fills no disk of ours
+                    log.warning(
+                        "sidecar rejected a snapshot",
+                        extra=fields(
+                            sidecar=session.label, version=request.nack.version, reason=session.rejected_reason
+                        ),
+                    )
                 subscriber.woken.set()
                 self._hub.answered()
             case "subscribe":
@@ -199,6 +208,19 @@ class DiscoveryApi:
             if not (_DNS_LABEL.fullmatch(name) and _DNS_LABEL.fullmatch(namespace)):
                 raise InvalidRequest(f'services: {one[:130]!r} is not "service.namespace"')
         return services
+
+
+async def paced(
+    requests: AsyncIterator[pb.WatchRequest],
+    now: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> AsyncIterator[pb.WatchRequest]:
+    """The same messages, no more of them than one sidecar may cost us; the rest wait in the sender (G25)."""
+    limit = RateLimit(rate_per_s=MESSAGES_PER_S, burst=MESSAGES_BURST)
+    async for request in requests:
+        while wait_s := limit.take("", now()):
+            await sleep(wait_s)
+        yield request
 
 
 async def _first(requests: AsyncIterator[pb.WatchRequest]) -> pb.Hello:
