@@ -1,8 +1,8 @@
-"""A record of every mutation, issuance and refusal: one JSON object a line, appended to `<data dir>/audit.jsonl`.
+"""A record of every mutation and issuance: one JSON object a line, appended to `<data dir>/audit.jsonl`.
 
 A mutation is written down before it is committed, inside its transaction: if the record cannot be written, nothing is
-changed and the caller is told so (security.md G30). The file is ours alone (0600) and holds no secret. A hash chain
-over the lines comes later; the format leaves room for it.
+changed and the caller is told so (security.md G30). The file is ours alone (0600) and holds no secret. Refused calls
+go to the log only. A hash chain over the lines comes later; the format leaves room for it.
 """
 
 from __future__ import annotations

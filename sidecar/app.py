@@ -122,7 +122,7 @@ class Sidecar:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._log, access_log)
-                driver = Driver(nursery, self.config.limits)
+                driver = Driver(nursery, self.config.limits, self._metrics.connection)
                 observer = Observer(self._metrics, access_log, tracer)
                 self._runtime = Runtime(self.config, driver, self._rng, tracer, observer)
                 self._data_plane = DataPlane(

@@ -211,14 +211,10 @@ class DataPlane:
         connection = Connection(self._driver, sock, session, kind=kind, peer=peer)
         if peer is not None:
             connection.expires_at = self._driver.tick() + peer.not_after - time.time()
-        self._metrics.connection_opened(kind)
-        try:
-            await connection.run(first)
-        finally:
-            self._metrics.connection_closed(kind)
-            fault = getattr(session, "fault", None)  # a head so malformed that it never became a request
-            if isinstance(fault, RequestError):
-                self._metrics.refused(fault.row, fault.reason)
+        await connection.run(first)
+        fault = getattr(session, "fault", None)  # a head so malformed that it never became a request
+        if isinstance(fault, RequestError):
+            self._metrics.refused(fault.row, fault.reason)
 
     # Pools
 

@@ -30,7 +30,7 @@ class Observer:
             status=exchange.status,
             peer=call.source if is_inbound else call.destination,
             duration_s=duration_s,
-            verdict="deny" if call.denied else "allow",
+            verdict="deny" if call.denied else "allow" if call.permit else "none",
         )
         if exchange.error is not None and exchange.error.row:
             self._metrics.refused(exchange.error.row, exchange.error.reason)

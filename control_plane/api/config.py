@@ -194,7 +194,9 @@ class ConfigApi:
         try:
             if text.startswith("spiffe://"):
                 return SpiffeId.parse(text)
-            namespace, _, service_account = text.partition("/")
+            namespace, slash, service_account = text.partition("/")
+            if not slash:
+                raise InvalidRequest(f'from: {text[:80]!r} has no namespace; write "namespace/service-account"')
             return SpiffeId.for_workload(self._trust_domain, namespace, service_account)
         except CertsError as error:
             raise InvalidRequest(

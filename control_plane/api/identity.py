@@ -21,7 +21,7 @@ from control_plane.ca.signer import IssuedSvid
 from control_plane.errors import InvalidRequest, PermissionDenied, ResourceExhausted, Unavailable
 from control_plane.limits import RateLimit
 from control_plane.logs import fields
-from control_plane.model import IssuedRecord, Workload
+from control_plane.model import IssuedRecord, Workload, WorkloadSpec
 from control_plane.store.base import Store
 from protos.hauberk.v1 import identity_pb2 as pb
 
@@ -59,6 +59,7 @@ class IdentityApi:
         _check_csr(request.csr_der)
         with self._store.transaction():
             token = tokens.consume(self._store, request.token_id, request.token_secret, now)
+            _check_binding(token.spec, request)  # what is raised in here gives the token back
             workload = self._store.ensure_workload(token.spec, now)
             issued = self._issue(caller, workload, request.csr_der, now, event="joined", token_id=token.token_id)
         self._changed()  # who asked for this service by a name that was unknown wants to hear
@@ -129,6 +130,16 @@ def workload_of(store: Store, caller: Caller) -> Workload:
     if workload is None:
         raise PermissionDenied(f"{caller.spiffe_id} is not a member of this mesh (any more); join with a new token")
     return workload
+
+
+def _check_binding(spec: WorkloadSpec, request: pb.JoinRequest) -> None:
+    asked = (request.service or spec.service, request.namespace or spec.namespace)
+    if asked != (spec.service, spec.namespace):
+        raise InvalidRequest(
+            f"this join token is for {spec.service}.{spec.namespace}, but the sidecar is configured as"
+            f" {asked[0]}.{asked[1]}; correct the service and namespace, or create a token for them. The token is still"
+            " good"
+        )
 
 
 def _check_csr(csr_der: bytes) -> None:

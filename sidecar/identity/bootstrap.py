@@ -103,6 +103,8 @@ class Joined:
 
 def read_token(path: str) -> JoinToken:
     """The token in the file at `path`, or on standard input if it is "-". Raises TokenError."""
+    if not path:
+        raise TokenError("no join token: name its file with --token-file, or with join_token_file in the configuration")
     where = "standard input" if path == "-" else path
     try:
         if path == "-":
@@ -134,7 +136,13 @@ async def join(config: Config, token: JoinToken, clock: Callable[[], float]) -> 
     except (CertsError, ssl.SSLError) as error:
         raise WrongPin(f"the pinned certificate of {address} is no trust anchor of {trust_domain}: {error}") from error
     key = new_private_key()
-    request = identity_pb2.JoinRequest(token_id=token.token_id, token_secret=token.secret, csr_der=make_csr(key, None))
+    request = identity_pb2.JoinRequest(
+        token_id=token.token_id,
+        token_secret=token.secret,
+        csr_der=make_csr(key, None),
+        service=config.service,
+        namespace=config.namespace,
+    )
     expected = SpiffeId.for_control_plane(trust_domain)
     try:
         async with open_channel(

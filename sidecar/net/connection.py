@@ -41,12 +41,16 @@ LINGER_OCTETS = 1_048_576
 class Driver:
     """What the connections of one process share. One per process; holds no policy and no routes."""
 
-    def __init__(self, nursery: trio.Nursery, limits: Limits) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, limits: Limits, count: Callable[[str, int], None] = lambda kind, change: None
+    ) -> None:
+        """`count` is told of every connection: its kind, and +1 when it begins or -1 when it ends."""
         self.limits = limits
         self.touched: set[Session] = set()
         self.now = time.monotonic()
         """Monotonic seconds at the start of this slice."""
         self._nursery = nursery
+        self._count = count
         self._by_session: dict[Session, Connection] = {}
 
     def clock(self) -> float:
@@ -74,9 +78,11 @@ class Driver:
 
     def add(self, connection: Connection) -> None:
         self._by_session[connection.session] = connection
+        self._count(connection.kind, 1)
 
     def remove(self, connection: Connection) -> None:
-        self._by_session.pop(connection.session, None)
+        if self._by_session.pop(connection.session, None) is not None:
+            self._count(connection.kind, -1)
 
 
 async def _guard(task: Callable[..., Awaitable[None]], args: tuple[object, ...]) -> None:

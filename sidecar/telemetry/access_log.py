@@ -58,7 +58,7 @@ class Exchange:
     snapshot: int = 0
     """Version of the snapshot it was decided with."""
     decision_id: str = ""
-    """On a denial: what the caller was told, to ask `hauberk explain --decision`."""
+    """On a denial: what the caller was told; by it an operator finds this line."""
     duration_s: float = 0.0
     bytes_received: int = 0
     """Of the request's body, from the client."""

@@ -32,10 +32,11 @@ SERIES_MAX = 256
 """Of refusals and of connection kinds: a backstop, both come from constants."""
 
 Direction = Literal["inbound", "outbound"]
-Verdict = Literal["allow", "deny"]
+Verdict = Literal["allow", "deny", "none"]
+"""none: it was never judged, as outbound, where the other end judges."""
 
 _STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
-_VERDICTS = (names.ALLOW, names.DENY)
+_VERDICTS: tuple[Verdict, ...] = ("allow", "deny", "none")
 _CELLS = len(_STATUS_CLASSES) * len(_VERDICTS)
 
 
@@ -51,12 +52,12 @@ class _Requests:
         self.buckets = [0] * (len(DURATION_BOUNDS_S) + 1)
         self.duration_sum_s = 0.0
 
-    def add(self, status: int, peer: str, duration_s: float, denied: bool) -> None:
+    def add(self, status: int, peer: str, duration_s: float, verdict: Verdict) -> None:
         row = self.peers.get(peer)
         if row is None:
             row = self._row(peer)
         cell = status // 100 if 100 <= status < 600 else 0
-        row[cell + len(_STATUS_CLASSES) if denied else cell] += 1
+        row[_VERDICTS.index(verdict) * len(_STATUS_CLASSES) + cell] += 1
         self.buckets[bisect_left(DURATION_BOUNDS_S, duration_s)] += 1
         self.duration_sum_s += duration_s
 
@@ -89,15 +90,15 @@ class Metrics:
         self._registry.register(_Export(self))
 
     def request_done(
-        self, direction: Direction, *, status: int, peer: str, duration_s: float, verdict: Verdict = "allow"
+        self, direction: Direction, *, status: int, peer: str, duration_s: float, verdict: Verdict = "none"
     ) -> None:
         """One exchange ended.
 
-        `status` is the one the client was told, 0 if it was told none. `peer` is the caller's SPIFFE ID inbound and
-        the service's full name outbound; "" if there is none (counted as "unknown"), never a host or a path as sent.
+        `status` is the one the client was told, 0 if it was told none. `peer` is the other side's SPIFFE ID; "" if
+        there is none (counted as "unknown"), never a host or a path as sent.
         """
         requests = self._inbound if direction == "inbound" else self._outbound
-        requests.add(status, peer, duration_s, verdict == "deny")
+        requests.add(status, peer, duration_s, verdict)
 
     def refused(self, row: str, reason: str) -> None:
         """A bad input was refused: its row in the catalogue ("" if it has none) and its constant reason."""
@@ -107,8 +108,12 @@ class Metrics:
         self._refused[key] = self._refused.get(key, 0) + 1
 
     def connection_opened(self, kind: str) -> None:
-        """`kind` is a constant of the caller: "mesh", "outbound", "upstream", "app"."""
+        """`kind` is one of `Connection.kind`: "mesh_server", "mesh_client", "app_server", "app_client"."""
         self._opened[kind] = self._opened.get(kind, 0) + 1
+
+    def connection(self, kind: str, change: int) -> None:
+        """For `Driver`: +1 when a connection begins, -1 when it ends."""
+        (self.connection_opened if change > 0 else self.connection_closed)(kind)
 
     def connection_closed(self, kind: str) -> None:
         self._closed[kind] = self._closed.get(kind, 0) + 1

@@ -1,6 +1,7 @@
 """The shop's orders: a grpcio server. Its messages are google.protobuf.Struct, so there is no code to generate.
 
 /shop.v1.Orders/Place  unary: has an invoice written by billing, over HTTP
+/shop.v1.Orders/Get    unary: an order by its number
 /shop.v1.Orders/Watch  server streaming: three states of an order
 Port in $PORT; billing is called at $BILLING ("http://billing.shop:8082"), through the HTTP_PROXY that `hauberk run`
 sets.
@@ -20,6 +21,7 @@ import grpc
 from google.protobuf.struct_pb2 import Struct
 
 _numbers = itertools.count(1)
+_orders: dict[int, Struct] = {}
 
 
 def place(request: Struct, context: grpc.ServicerContext) -> Struct:
@@ -35,7 +37,15 @@ def place(request: Struct, context: grpc.ServicerContext) -> Struct:
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"billing answered {error.code}")
     reply = Struct()
     reply.update({"service": "orders", "order": number, "invoice": invoice})
+    _orders[number] = reply
     return reply
+
+
+def get(request: Struct, context: grpc.ServicerContext) -> Struct:
+    number = int(request.fields["order"].number_value)
+    if number not in _orders:
+        context.abort(grpc.StatusCode.NOT_FOUND, f"there is no order {number}")
+    return _orders[number]
 
 
 def watch(request: Struct, _context: grpc.ServicerContext) -> Iterator[Struct]:
@@ -54,6 +64,7 @@ def main() -> None:
                 "shop.v1.Orders",
                 {
                     "Place": grpc.unary_unary_rpc_method_handler(place, read, write),
+                    "Get": grpc.unary_unary_rpc_method_handler(get, read, write),
                     "Watch": grpc.unary_stream_rpc_method_handler(watch, read, write),
                 },
             ),

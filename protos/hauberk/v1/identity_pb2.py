@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/hauberk/v1/identity.proto\x12\nhauberk.v1\"F\n\x0bJoinRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\"\xf9\x01\n\x0cSvidResponse\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x1d\n\x15\x63\x65rtificate_chain_der\x18\x02 \x03(\x0c\x12\x19\n\x11trust_anchors_der\x18\x03 \x03(\x0c\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x11\n\tnamespace\x18\x05 \x01(\t\x12\x34\n\x06labels\x18\x06 \x03(\x0b\x32$.hauberk.v1.SvidResponse.LabelsEntry\x12\x13\n\x0bserver_time\x18\x07 \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x82\x01\n\x08Identity\x12\x39\n\x04Join\x12\x17.hauberk.v1.JoinRequest\x1a\x18.hauberk.v1.SvidResponse\x12;\n\x05Renew\x12\x18.hauberk.v1.RenewRequest\x1a\x18.hauberk.v1.SvidResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/hauberk/v1/identity.proto\x12\nhauberk.v1\"j\n\x0bJoinRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x11\n\tnamespace\x18\x05 \x01(\t\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\"\xf9\x01\n\x0cSvidResponse\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x1d\n\x15\x63\x65rtificate_chain_der\x18\x02 \x03(\x0c\x12\x19\n\x11trust_anchors_der\x18\x03 \x03(\x0c\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x11\n\tnamespace\x18\x05 \x01(\t\x12\x34\n\x06labels\x18\x06 \x03(\x0b\x32$.hauberk.v1.SvidResponse.LabelsEntry\x12\x13\n\x0bserver_time\x18\x07 \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x82\x01\n\x08Identity\x12\x39\n\x04Join\x12\x17.hauberk.v1.JoinRequest\x1a\x18.hauberk.v1.SvidResponse\x12;\n\x05Renew\x12\x18.hauberk.v1.RenewRequest\x1a\x18.hauberk.v1.SvidResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SVIDRESPONSE_LABELSENTRY']._loaded_options = None
   _globals['_SVIDRESPONSE_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_JOINREQUEST']._serialized_start=48
-  _globals['_JOINREQUEST']._serialized_end=118
-  _globals['_RENEWREQUEST']._serialized_start=120
-  _globals['_RENEWREQUEST']._serialized_end=151
-  _globals['_SVIDRESPONSE']._serialized_start=154
-  _globals['_SVIDRESPONSE']._serialized_end=403
-  _globals['_SVIDRESPONSE_LABELSENTRY']._serialized_start=358
-  _globals['_SVIDRESPONSE_LABELSENTRY']._serialized_end=403
-  _globals['_IDENTITY']._serialized_start=406
-  _globals['_IDENTITY']._serialized_end=536
+  _globals['_JOINREQUEST']._serialized_end=154
+  _globals['_RENEWREQUEST']._serialized_start=156
+  _globals['_RENEWREQUEST']._serialized_end=187
+  _globals['_SVIDRESPONSE']._serialized_start=190
+  _globals['_SVIDRESPONSE']._serialized_end=439
+  _globals['_SVIDRESPONSE_LABELSENTRY']._serialized_start=394
+  _globals['_SVIDRESPONSE_LABELSENTRY']._serialized_end=439
+  _globals['_IDENTITY']._serialized_start=442
+  _globals['_IDENTITY']._serialized_end=572
 # @@protoc_insertion_point(module_scope)

@@ -7,14 +7,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JoinRequest(_message.Message):
-    __slots__ = ("token_id", "token_secret", "csr_der")
+    __slots__ = ("token_id", "token_secret", "csr_der", "service", "namespace")
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     TOKEN_SECRET_FIELD_NUMBER: _ClassVar[int]
     CSR_DER_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     token_id: str
     token_secret: bytes
     csr_der: bytes
-    def __init__(self, token_id: _Optional[str] = ..., token_secret: _Optional[bytes] = ..., csr_der: _Optional[bytes] = ...) -> None: ...
+    service: str
+    namespace: str
+    def __init__(self, token_id: _Optional[str] = ..., token_secret: _Optional[bytes] = ..., csr_der: _Optional[bytes] = ..., service: _Optional[str] = ..., namespace: _Optional[str] = ...) -> None: ...
 
 class RenewRequest(_message.Message):
     __slots__ = ("csr_der",)

@@ -63,6 +63,21 @@ async def test_a_token_and_a_csr_become_an_svid(tmp_path: Path) -> None:
 
 
 @asyncio_test
+async def test_a_sidecar_that_takes_itself_for_another_does_not_cost_the_token(tmp_path: Path) -> None:
+    """A typing mistake is refused with both names; corrected, the same token is good."""
+    csr_der = make_csr(new_private_key(), None)
+    async with running(tmp_path) as mesh, mesh.operator() as operator, mesh.anonymous() as stranger:
+        request = join_request(await operator.token("orders", "shop"), csr_der)
+        request.service, request.namespace = "order", "shop"
+        status, text = await refusal(joins(stranger, request))
+        request.service = "orders"
+        response = await joins(stranger, request)
+    assert status == "INVALID_ARGUMENT"
+    assert "is for orders.shop, but the sidecar is configured as order.shop" in text
+    assert response.spiffe_id == "spiffe://mesh.local/ns/shop/sa/orders"
+
+
+@asyncio_test
 async def test_the_chain_shown_on_the_join_port_ends_with_the_pinned_anchor(tmp_path: Path) -> None:
     """A sidecar that joins knows nothing else of the mesh. And the first certificate is the control plane's."""
     async with running(tmp_path) as mesh, mesh.operator() as operator:

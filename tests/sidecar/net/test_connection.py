@@ -465,3 +465,18 @@ def test_limits_are_what_the_driver_was_given() -> None:
             assert driver.clock() == driver.now
 
     trio.run(main)
+
+
+@trio_test
+async def test_the_driver_counts_connections_by_kind_as_they_begin_and_end() -> None:
+    """Whoever made them: accepted or dialled."""
+    counts: list[tuple[str, int]] = []
+    ours, peer = socket_pair()
+    async with trio.open_nursery() as nursery:
+        driver = Driver(nursery, LIMITS, lambda kind, change: counts.append((kind, change)))
+        connection = Connection(driver, ours, ScriptedSession(), kind="app_client")
+        nursery.start_soon(connection.run)
+        await settled(lambda: driver.connections)
+        assert counts == [("app_client", 1)]
+        peer.close()
+    assert counts == [("app_client", 1), ("app_client", -1)]

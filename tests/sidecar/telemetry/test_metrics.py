@@ -37,7 +37,7 @@ def test_requests_are_counted_by_direction_peer_status_class_and_verdict() -> No
     """Each combination is one series; a request counts in exactly one."""
     metrics = Metrics(version="1")
     for status in (200, 204, 404):
-        metrics.request_done("inbound", status=status, peer="spiffe://td/a", duration_s=0.1)
+        metrics.request_done("inbound", status=status, peer="spiffe://td/a", duration_s=0.1, verdict="allow")
     metrics.request_done("inbound", status=403, peer="spiffe://td/a", duration_s=0.1, verdict="deny")
     metrics.request_done("outbound", status=0, peer="b.shop", duration_s=0.1)
     common = {"direction": "inbound", "peer": "spiffe://td/a"}
@@ -45,7 +45,7 @@ def test_requests_are_counted_by_direction_peer_status_class_and_verdict() -> No
     assert value(metrics, name, **common, status_class="2xx", verdict="allow") == 2
     assert value(metrics, name, **common, status_class="4xx", verdict="allow") == 1
     assert value(metrics, name, **common, status_class="4xx", verdict="deny") == 1
-    assert value(metrics, name, direction="outbound", peer="b.shop", status_class="none", verdict="allow") == 1
+    assert value(metrics, name, direction="outbound", peer="b.shop", status_class="none", verdict="none") == 1
     assert len(series(metrics, name)) == 4
 
 
@@ -89,7 +89,7 @@ def test_a_request_without_a_peer_is_counted_as_unknown() -> None:
             direction="outbound",
             peer="unknown",
             status_class="4xx",
-            verdict="allow",
+            verdict="none",
         )
         == 2
     )
