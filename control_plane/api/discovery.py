@@ -219,7 +219,7 @@ async def paced(
     limit = RateLimit(rate_per_s=MESSAGES_PER_S, burst=MESSAGES_BURST)
     async for request in requests:
         while wait_s := limit.take("", now()):
-            await sleep(wait_s)
+            await sleep(max(wait_s, 0.001))  # a rounding error is no time to wait
         yield request
 
 
