@@ -23,7 +23,7 @@ from sidecar.http.session import ErrorCode, Session
 from sidecar.identity.source import IdentitySource
 from sidecar.inbound import InboundPeer
 from sidecar.net.connection import Connection, Driver
-from sidecar.net.errors import TlsError
+from sidecar.net.errors import NotAWorkload, TlsError
 from sidecar.net.listener import Gate, serve
 from sidecar.net.pool import Pool
 from sidecar.net.tls import PeerCertificate, check_peer, handshake
@@ -151,6 +151,8 @@ class DataPlane:
             svid = self._identity.svid
             assert svid is not None
             peer = check_peer(tls_sock, svid.spiffe_id.trust_domain, time.time(), None)
+            if not peer.identity.is_workload:
+                raise NotAWorkload(str(peer.identity))
         except TlsError as e:
             self._refused(e.reason, e.row, remote)
             tls_sock.close()

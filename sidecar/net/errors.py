@@ -46,6 +46,12 @@ class PeerRefused(TlsError):
     reason = "peer_refused"
 
 
+class NotAWorkload(TlsError):
+    """The control plane's or an operator's identity, where only workloads call each other."""
+
+    reason = "not_a_workload"
+
+
 class WrongPeer(TlsError):
     """A legal identity, but not the one that was to be found there (F11)."""
 
