@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from control_plane.cli.demo_mesh import NAMESPACE, DemoMesh
+from control_plane.cli.interrupts import Interrupts
 from control_plane.cli.verb import CliError
 
 WEB, BILLING = f"web.{NAMESPACE}", f"billing.{NAMESPACE}"
@@ -190,43 +191,48 @@ class Demo:
             connection.close()
 
         threads = [threading.Thread(target=ask) for _ in range(LOAD_THREADS)]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             yield counted
         finally:
             stop.set()
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:  # else an interrupt came before it was started
+                    thread.join()
 
 
 def demo(*, check: bool, keep_dir: bool) -> int:
     """Exit code: 0, or 1 if something was not as promised. Ctrl-C leaves nothing behind."""
     console = Console(highlight=False)
-    signal.signal(signal.SIGTERM, _interrupt)
-    with DemoMesh(keep_dir=keep_dir) as mesh:
+    interrupts = Interrupts()
+    whole = False
+    with DemoMesh(interrupts, keep_dir=keep_dir) as mesh:
         try:
-            began = time.monotonic()
-            with console.status("starting a control plane and three services, each with its sidecar ..."):
-                mesh.start_control_plane()
-                mesh.start_services()
-            console.print(f"A mesh of four sidecars is up ({time.monotonic() - began:.1f} s). What it does:")
-            play = Demo(mesh, console)
-            play.run()
-            if check:
-                _print_table(console, play.seen, time.monotonic() - began)
-            else:
-                _print_commands(console, mesh)
-                signal.pause()
+            with interrupts.allowed():
+                whole = _play(mesh, console, check=check)
         except KeyboardInterrupt:
             console.print("stopping ...")
         if keep_dir:
             console.print(f"State and logs are in {mesh.directory}")
-    return 0 if not check or all(seen.as_promised for seen in play.seen) else 1
+    return 0 if whole or not check else 1
 
 
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+def _play(mesh: DemoMesh, console: Console, *, check: bool) -> bool:
+    """Start, show, and with `check` tell whether all was as promised; else stay until interrupted."""
+    began = time.monotonic()
+    with console.status("starting a control plane and three services, each with its sidecar ..."):
+        mesh.start_control_plane()
+        mesh.start_services()
+    console.print(f"A mesh of four sidecars is up ({time.monotonic() - began:.1f} s). What it does:")
+    play = Demo(mesh, console)
+    play.run()
+    if check:
+        _print_table(console, play.seen, time.monotonic() - began)
+        return all(seen.as_promised for seen in play.seen)
+    _print_commands(console, mesh)
+    while True:
+        signal.pause()
 
 
 def _print_table(console: Console, seen: list[Seen], took_s: float) -> None:

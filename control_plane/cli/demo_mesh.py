@@ -22,6 +22,7 @@ from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from control_plane.cli.interrupts import Interrupts
 from control_plane.cli.verb import CliError
 
 NAMESPACE = "shop"
@@ -37,7 +38,9 @@ POLL_S = 0.05
 class DemoMesh:
     """A context manager: nothing of it is left behind, however it ends."""
 
-    def __init__(self, *, keep_dir: bool) -> None:
+    def __init__(self, interrupts: Interrupts, *, keep_dir: bool) -> None:
+        """To be entered before an interrupt may strike."""
+        self._interrupts = interrupts
         self._keep_dir = keep_dir
         self._stack = ExitStack()
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
@@ -126,7 +129,7 @@ class DemoMesh:
         return path
 
     def _start(self, name: str, *arguments: str, environ: dict[str, str] | None = None) -> None:
-        with (self.directory / f"{name}.log").open("wb") as log:
+        with self._interrupts.held(), (self.directory / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "control_plane.cli", *arguments],
                 stdin=subprocess.DEVNULL,
@@ -135,7 +138,7 @@ class DemoMesh:
                 env={**os.environ, **(environ or {})},
                 start_new_session=True,  # Ctrl-C is ours to hear, and to pass on in order
             )
-        self._running.append((name, process))
+            self._running.append((name, process))
 
     def _wait(self, name: str, is_up: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
