@@ -26,9 +26,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from control_plane.cli.client import Client
+from protos.hauberk.v1 import admin_pb2
 from tests.e2e.clients import outcome
+
+M = TypeVar("M", bound=Message)
 
 PYTHON = sys.executable
 HAUBERK = [PYTHON, "-m", "control_plane.cli"]
@@ -284,6 +291,11 @@ class Mesh:
         assert run.returncode == 0, f"hauberk {' '.join(arguments)}: {run.stderr}"
         return run.stdout
 
+    def operator(self, method: str, request: Message, answer: type[M]) -> M:
+        """A call on the operator's socket, as the command line makes it, without the time a process takes."""
+        with Client(self.data_dir / "operator.sock") as control_plane:
+            return control_plane.call(method, request, answer)
+
     def start_control_plane(self) -> Process:
         """Also again after its end: same directory, same ports."""
         config = self.directory / "control-plane.yaml"
@@ -293,10 +305,11 @@ class Mesh:
         process.wait_log("control plane listening")
         return process
 
-    def token(self, service: str, *options: str) -> Path:
+    def token(self, service: str, *, ttl_s: float = 600.0) -> Path:
         """A file with a new join token."""
         path = self.directory / f"{service}-{secrets.token_hex(4)}.token"
-        self.done("token", "create", "--service", service, "--namespace", NAMESPACE, "--out", str(path), *options)
+        request = admin_pb2.CreateTokenRequest(service=service, namespace=NAMESPACE, ttl_s=ttl_s)
+        path.write_text(self.operator("Admin/CreateToken", request, admin_pb2.CreateTokenResponse).token)
         return path
 
     def sidecar(self, name: str, *, environ: Mapping[str, str] | None = None, **more: Any) -> Member:
@@ -384,9 +397,9 @@ class Mesh:
         self.done("apply", "-f", "-", "--wait", text="---\n".join(documents))
 
     def workloads(self) -> list[dict[str, Any]]:
-        """`hauberk status`."""
-        content: dict[str, Any] = json.loads(self.done("status", "-o", "json"))
-        return list(content.get("workloads", []))
+        """What `hauberk status` shows."""
+        answer = self.operator("Admin/Status", admin_pb2.StatusRequest(), admin_pb2.StatusResponse)
+        return [MessageToDict(one, preserving_proto_field_name=True) for one in answer.workloads]
 
     # The end
 

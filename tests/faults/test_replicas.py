@@ -14,7 +14,7 @@ from tests.e2e.clients import ask, load, outcome
 from tests.e2e.harness import ALLOW_ALL, WEB_APP, Inbound, Member, Mesh, eventually
 
 IN_FLIGHT_MAX = 6
-"""Requests that may be with the victim when it dies: no more than the load has threads, and two for luck's arithmetic."""
+"""Requests that may be with the victim when it dies: one of each of the load's threads, and some on the way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
