@@ -96,7 +96,7 @@ def test_an_endpoint_is_there_while_its_job_is(mesh: Mesh, web: Member, job: Mem
     assert ask(web.ports["job"], "/end/3").status == 200
     assert job.process.wait() == 3
     assert endpoints(mesh, "job") == []
-    assert outcome(web.ports["job"], "/") == 503
+    eventually(lambda: outcome(web.ports["job"], "/") == 503, 5, "callers are told that nobody is there")
 
 
 def test_sigterm_lets_what_is_in_flight_finish(mesh: Mesh, web: Member, job: Member) -> None:
@@ -108,7 +108,7 @@ def test_sigterm_lets_what_is_in_flight_finish(mesh: Mesh, web: Member, job: Mem
     job.process.signal(signal.SIGTERM)
     eventually(lambda: not job.is_ready, 5, "it is no longer ready")
     eventually(lambda: endpoints(mesh, "job") == [], 5, "it is no longer in the registry")
-    assert outcome(web.ports["job"], "/") == 503
+    eventually(lambda: outcome(web.ports["job"], "/") == 503, 5, "new callers are told that nobody is there")
     assert "app: SIGTERM" not in job.process.log
     job.process.signal(signal.SIGUSR1)
     thread.join(20)
