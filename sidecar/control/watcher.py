@@ -171,10 +171,11 @@ class ControlLink:
             log.info("connected to the control plane", extra={"address": str(self._config.control_plane)})
             while not (session.has_ended or session.is_going_away or session.generation != self._source.generation):
                 await self._changed.park()
-            if session.is_proven:
-                self._backoff.reset()
             if not session.has_ended and not session.is_going_away:
+                self._backoff.reset()
                 return  # only to come back with the new certificate, at once
+        if session.is_proven:
+            self._backoff.reset()
         delay_s = self._backoff.next_delay_s()
         error = session.error or "the control plane asked us to reconnect"
         if self._not_after() <= self._clock():
@@ -263,7 +264,7 @@ class _Session:
 
     @property
     def is_proven(self) -> bool:
-        return self._got_snapshot.is_set() or trio.current_time() - self._began_at > PROVEN_S
+        return self._got_snapshot.is_set() or (self.is_up and trio.current_time() - self._began_at > PROVEN_S)
 
     def post(self, message: discovery_pb2.WatchRequest) -> trio.Event:
         """Say it when the messages before it are said. The event is set when the socket took it, or nothing can be."""

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from certs.csr import make_csr
-from certs.svid import new_private_key
+from certs.svid import X509Svid, new_private_key
 from protos.hauberk.v1 import discovery_pb2, identity_pb2
 from sidecar.config import Address, Config
 from sidecar.control.errors import RpcError
@@ -130,10 +130,13 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def linked() -> AsyncIterator[tuple[Sidecar, ControlPlane, Peer]]:
+async def linked(svid: X509Svid | None = None) -> AsyncIterator[tuple[Sidecar, ControlPlane, Peer]]:
+    """A link at work; `svid`: another than a valid one, from the start."""
     plane = ControlPlane()
     with plane.serving() as peer:
         sidecar = Sidecar(peer.address)
+        if svid is not None:
+            sidecar.source.set(svid=svid)
         async with trio.open_nursery() as nursery:
             await nursery.start(sidecar.link.run)
             yield sidecar, plane, peer
@@ -394,10 +397,10 @@ async def test_r01_without_a_control_plane_nothing_hangs() -> None:
 @trio_test
 async def test_an_expired_certificate_is_named_as_the_reason() -> None:
     """The server's alert does not say what to do; we know it."""
-    async with linked() as (sidecar, _, _):
-        sidecar.source.set(svid=MESH.svid(WEB, lifetime_s=-10))
-        await until(lambda: not sidecar.link.connected and "join again" in sidecar.link.last_error)
+    async with linked(MESH.svid(WEB, lifetime_s=-10)) as (sidecar, _, _):
+        await until(lambda: "join again" in sidecar.link.last_error)
         assert "certificate has expired" in sidecar.link.last_error
+        assert not sidecar.link.connected
 
 
 @trio_test

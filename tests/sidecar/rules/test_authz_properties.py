@@ -58,7 +58,17 @@ def operation_holds(operation: Operation, facts: Facts, path: str, action: Actio
         and field_holds(hosts, not_hosts, facts.host, action)
         and field_holds(operation.methods, operation.not_methods, facts.method, action)
         and field_holds(operation.paths, operation.not_paths, path, action)
+        and (action is Action.DENY or field_holds((), operation.not_paths, bare(path), action))
     )
+
+
+def bare(path: str) -> str:
+    """Without `;parameters`: a server may drop them before it routes (row C06), so what must not be is looked for here
+    too."""
+    found = "/".join(segment.partition(";")[0] for segment in path.split("/"))
+    while "//" in found:
+        found = found.replace("//", "/")
+    return found
 
 
 def rule_holds(rule: Rule, facts: Facts, path: str, action: Action) -> bool:
@@ -79,10 +89,7 @@ def first_rule(policies: Sequence[AuthorizationPolicy], facts: Facts, path: str,
 def judge(policies: Sequence[AuthorizationPolicy], facts: Facts, default: Action) -> tuple[bool, str]:
     """1. If there are DENY policies that match the request, deny. 2. If there are no ALLOW policies, [default].
     3. If any ALLOW policies match, allow. 4. Deny."""
-    without_params = "/".join(segment.partition(";")[0] for segment in facts.path.split("/"))
-    while "//" in without_params:
-        without_params = without_params.replace("//", "/")
-    for path in (facts.path, without_params):
+    for path in (facts.path, bare(facts.path)):
         if denied := first_rule(policies, facts, path, Action.DENY):
             return False, denied
     if not any(one.action is Action.ALLOW for one in policies):
