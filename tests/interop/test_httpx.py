@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import trio
 
 from tests.e2e.apps.web import pattern
 from tests.interop.conftest import Shop
@@ -91,14 +91,31 @@ def test_a_client_that_leaves_frees_the_app(client: httpx.Client, shop: Shop) ->
         shop.eventually_idle(member)
 
 
-def test_many_requests_at_once_on_few_connections(client: httpx.Client) -> None:
-    """Each answer goes to who asked."""
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+def test_many_requests_at_once_on_few_connections(shop: Shop, version: str) -> None:
+    """Each answer goes to who asked. (On trio: httpx's HTTP/2 for threads loses its own streams now and then.)"""
+    base, is_http2 = f"http://127.0.0.1:{shop.port('orders')}", version == "HTTP/2"
+    right: list[int] = []
 
-    def ask(number: int) -> bool:
-        return bool(client.get(f"/echo/{number}").json()["path"] == f"/echo/{number}")
+    async def main() -> None:
+        few, at_once = httpx.Limits(max_connections=16), trio.CapacityLimiter(16)
+        async with httpx.AsyncClient(
+            base_url=base, http1=not is_http2, http2=is_http2, timeout=20, trust_env=False, limits=few
+        ) as client:
 
-    with ThreadPoolExecutor(16) as threads:
-        assert all(threads.map(ask, range(200)))
+            async def ask(number: int) -> None:
+                async with at_once:
+                    answer = await client.get(f"/echo/{number}")
+                    assert answer.http_version == version
+                    if answer.json()["path"] == f"/echo/{number}":
+                        right.append(number)
+
+            async with trio.open_nursery() as nursery:
+                for number in range(200):
+                    nursery.start_soon(ask, number)
+
+    trio.run(main)
+    assert sorted(right) == list(range(200))
 
 
 def test_httpx_goes_through_the_sidecar_as_its_proxy(shop: Shop) -> None:
