@@ -40,7 +40,7 @@ from sidecar.rules.snapshot import Snapshot
 from sidecar.runtime import INBOUND, Runtime
 from sidecar.telemetry.access_log import AccessLog
 from sidecar.telemetry.logs import log_through
-from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.metrics import Metrics, watch_loop_lag
 from sidecar.telemetry.sink import Sink
 from sidecar.telemetry.trace import Tracer
 
@@ -136,6 +136,7 @@ class Sidecar:
                     self._used,
                 )
                 nursery.start_soon(self._data_plane.sweep)
+                nursery.start_soon(watch_loop_lag, self._metrics)
                 await self._serve_pages(nursery)
                 self._serve_apps(nursery)
                 task_status.started()
@@ -322,6 +323,7 @@ class Sidecar:
             "instance": self._instance,
             "mesh": str(self.mesh_address),
             "outbound": self.outbound_address,
+            "health": self.health_address,
             "certificate_not_after": svid.not_after if svid else None,
             "certificate_serial": f"{svid.serial:x}" if svid else None,
             "renewals": rotator.renewals if rotator else 0,

@@ -88,7 +88,13 @@ class Observer:
             names.ATTR_SOURCE: call.source,
             names.ATTR_DESTINATION: call.destination,
             names.ATTR_DECISION: self._decision(call),
+            names.ATTR_END: exchange.how_ended,
         }
+        if (verdict := call.denied or call.permit) is not None:
+            attributes[names.ATTR_RULE] = verdict.rule
+            attributes[names.ATTR_SNAPSHOT] = verdict.version
+        if exchange.decision_id:
+            attributes[names.ATTR_DECISION_ID] = exchange.decision_id
         if exchange.grpc_status is not None:
             attributes[names.ATTR_GRPC_STATUS] = exchange.grpc_status
         self._tracer.span(

@@ -47,10 +47,6 @@ class Outbound:
         self._lookups: dict[str, dict[_ToService, float]] = {}
         """Name -> who waits for it, and until when."""
 
-    @property
-    def pools(self) -> list[Pool]:
-        return list(self._pools.values())
-
     def service(self, name: str) -> Service | None:
         """None: the control plane has not told us of it yet."""
         snapshot, _ = self.runtime.current()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -140,8 +139,3 @@ def split_name(name: str, namespace: str | None) -> tuple[str, str | None]:
     if not before or not after or (namespace and namespace != before):
         raise click.UsageError(f"{name!r} names a namespace other than --namespace; write one of them")
     return after, before
-
-
-def use_colour() -> bool:
-    """NO_COLOR (no-color.org) is honoured; whether it is a terminal rich sees for itself."""
-    return not os.environ.get("NO_COLOR")

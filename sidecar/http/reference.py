@@ -55,8 +55,6 @@ class ReferenceSession:
         self.closed = False
         self.wants_read = True
         self.resume_reading: Callable[[], None] = lambda: None
-        self.settings_received = False
-        """The peer has spoken: for a client over TLS 1.3, the first proof that its certificate was accepted."""
         self.peer_error = ErrorCode.NO_ERROR
         """Code of the GOAWAY received, or of the fault we found."""
         self._handler = handler
@@ -103,8 +101,6 @@ class ReferenceSession:
         if frame.is_goaway:
             self._goaway_received(*frame.goaway)
             return
-        if frame.kind == SETTINGS:
-            self.settings_received = True
         self._feed(frame.octets)
 
     def _feed(self, frame: bytes) -> None:
