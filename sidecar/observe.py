@@ -38,7 +38,7 @@ class Observer:
         if self._access_log.wants(decision):
             self._access_log.record(self._log_entry(exchange, call, decision, duration_s))
         if call.trace is not None and call.trace.sampled and self._tracer.is_exporting:
-            self._span(exchange, call, duration_s)
+            self._span(exchange, call)
 
     @staticmethod
     def _decision(call: Call) -> str:
@@ -71,7 +71,8 @@ class Observer:
             endpoint=call.endpoint,
         )
 
-    def _span(self, exchange: Exchange, call: Call, duration_s: float) -> None:
+    def _span(self, exchange: Exchange, call: Call) -> None:
+        """With the wall clock of now: spans of several processes are laid side by side."""
         head = exchange.head
         assert head is not None
         assert call.trace is not None
@@ -102,7 +103,7 @@ class Observer:
             name=method,
             kind=kind,
             start=call.began_at,
-            end=call.began_at + duration_s,
+            end=max(call.began_at, time.time()),
             attributes=attributes,
             error="" if exchange.how_ended == names.END_COMPLETE else exchange.how_ended,
         )

@@ -97,6 +97,10 @@ def test_a_sampled_trace_goes_through_with_a_span_of_each_sidecar(shop: Shop) ->
     assert web.parent_span_id.hex() == PARENT
     assert orders.parent_span_id == web.span_id
     assert parent_id == orders.span_id.hex()
+    said = {one.key: one.value for one in orders.attributes}
+    assert said["hauberk.decision"].string_value == "allow"
+    assert said["hauberk.rule"].string_value.endswith("#0")
+    assert said["hauberk.snapshot.version"].int_value > 0
     assert (
         web.start_time_unix_nano <= orders.start_time_unix_nano <= orders.end_time_unix_nano <= web.end_time_unix_nano
     )
