@@ -79,6 +79,28 @@ class Limits:
     header_list_octets_max: int = 16_384
     """Names + values + 32 per field (RFC 9113 section 6.5.2)."""
     header_fields_max: int = 100
+    continuation_frames_max: int = 8
+    """Per header block (row A04)."""
+    settings_entries_max: int = 32
+    """In one SETTINGS frame (row A08)."""
+    control_frames_queued_max: int = 1_000
+    """Acknowledgements and resets that a peer elicited and does not read (rows A07, A09, A11)."""
+    glitches_max: int = 10_000
+    """Frames without use within 30 s: SETTINGS, PING, unknown types, frames for streams long gone (rows A30, A35)."""
+    premature_resets_max: int = 250
+    """Requests given up unanswered within a second, or that we had to reset, beyond those answered (rows A01, A02)."""
+    priority_frames_per_stream_max: int = 100
+    """Row A10."""
+    window_updates_per_data_frame_max: int = 10
+    """Row A17; twice as many, and as many again for each stream, end the connection."""
+    empty_frames_max: int = 1
+    """In a row, of DATA, HEADERS and CONTINUATION, ending nothing (row A15)."""
+    tiny_data_frames_max: int = 25_600
+    """DATA of less than 256 octets, while what came before it still waits for its reader (row A16)."""
+    informational_max: int = 10
+    """1xx heads before one answer (row A32)."""
+    streams_total_max: int = 1_000_000
+    """In the life of one connection; then it drains and another takes over (row A41)."""
     stream_window_octets: int = 65_535
     connection_window_octets: int = 6_553_500
     """Of all streams of a connection together. As large as all their windows, as it is, no number of slow readers

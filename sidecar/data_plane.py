@@ -155,7 +155,9 @@ class DataPlane:
             self._refused(e.reason, e.row, remote)
             tls_sock.close()
             return
-        session = http2_session(self._config.http2_engine, InboundPeer(self._runtime, self._apps, peer), limits)
+        session = http2_session(
+            self._config.http2_engine, InboundPeer(self._runtime, self._apps, peer), limits, self._driver.clock
+        )
         if self._draining:
             session.drain()
         await self._run(tls_sock, session, "mesh_server", peer)
@@ -181,7 +183,7 @@ class DataPlane:
         handler = OutboundApp(self._outbound, fixed)
         session: Session
         if first.startswith(PREFACE):
-            session = http2_session(self._config.http2_engine, handler, self._config.limits)
+            session = http2_session(self._config.http2_engine, handler, self._config.limits, self._driver.clock)
         else:
             session = Http1Server(handler, limits=self._config.limits)
         await self._run(sock, session, "app_server", None, first)

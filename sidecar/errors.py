@@ -57,6 +57,13 @@ class HeadersTooLarge(RequestError):
     reason, title = "headers_too_large", "The request's header fields are too many or too large."
 
 
+class PeerFlood(RequestError):
+    """A connection spent one of its budgets (`sidecar.http.budgets`): no request's fault, so nobody is answered."""
+
+    http_status, grpc_status, h2_code = 429, GRPC_RESOURCE_EXHAUSTED, ErrorCode.ENHANCE_YOUR_CALM
+    reason, title = "flood", "The connection asks for more than it may."
+
+
 class MethodNotAllowed(RequestError):
     http_status, grpc_status, h2_code = 405, GRPC_UNIMPLEMENTED, ErrorCode.PROTOCOL_ERROR
     reason, title = "method_not_allowed", "This method is not available here."

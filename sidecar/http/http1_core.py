@@ -96,6 +96,13 @@ class Http1Session:
         return f"<{role}, {state}, {self.open_streams} streams>"
 
     @property
+    def awaits_pong(self) -> bool:
+        return False
+
+    def ping(self) -> None:
+        """There is no such question in HTTP/1.1."""
+
+    @property
     def open_streams(self) -> int:
         return 0 if self._stream is None or self._is_discarding else 1
 

@@ -40,25 +40,30 @@ from h2.settings import SettingCodes
 from hpack.exceptions import HPACKError
 
 from sidecar.config import Limits
+from sidecar.errors import RequestError
 from sidecar.http.gate import SETTINGS, STREAM_ID_MAX, Frame, FrameGate, GateFault, frame_octets, goaway_octets
 from sidecar.http.h2_connection import NO_SINK, OpenStream, cap_encoder, header_tuples, make_connection, received_fields
 from sidecar.http.headers import check_outgoing
 from sidecar.http.session import ErrorCode, Fields, ServerHandler, StreamSink
 
 DRAIN_PING = b"hbkdrain"
+KEEP_ALIVE_PING = b"hbkalive"
 
 
 class ReferenceSession:
     """`sidecar.http.session.Session` on `h2`. A server session has a `handler`, a client session has none."""
 
-    def __init__(self, handler: ServerHandler | None, limits: Limits) -> None:
+    def __init__(self, handler: ServerHandler | None, limits: Limits, clock: Callable[[], float] = lambda: 0.0) -> None:
         self.closed = False
+        self.fault: RequestError | None = None
         self.wants_read = True
         self.resume_reading: Callable[[], None] = lambda: None
         self.peer_error = ErrorCode.NO_ERROR
         """Code of the GOAWAY received, or of the fault we found."""
         self._handler = handler
         self._limits = limits
+        self._clock = clock
+        self._pings = 0
         self._streams: dict[int, OpenStream] = {}
         self._blocked: dict[int, None] = {}
         self._gate = FrameGate(
@@ -130,8 +135,11 @@ class ReferenceSession:
         elif isinstance(event, RemoteSettingsChanged):
             cap_encoder(self._conn)
             self._wake()
-        elif isinstance(event, PingAckReceived) and event.ping_data == DRAIN_PING and self._draining:
-            self._drain_confirmed()
+        elif isinstance(event, PingAckReceived):
+            if event.ping_data == KEEP_ALIVE_PING:
+                self._pings = 0
+            elif event.ping_data == DRAIN_PING and self._draining:
+                self._drain_confirmed()
 
     def _request_received(self, event: RequestReceived) -> None:
         stream = event.stream_id
@@ -252,6 +260,15 @@ class ReferenceSession:
         self._unsent = unsent
         if self._blocked:
             self._wake()
+
+    @property
+    def awaits_pong(self) -> bool:
+        return self._pings > 0
+
+    def ping(self) -> None:
+        if not self.closed:
+            self._pings += 1
+            self._conn.ping(KEEP_ALIVE_PING)
 
     @property
     def awaits_rest(self) -> bool:

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 A `Session` is one connection's protocol state machine, HTTP/1.1 or HTTP/2, in the role of server or client. It does
-no I/O and knows no clock. Whoever owns the socket (`sidecar.net.connection`) feeds it what was received and sends what
+no I/O; the clock it is given only ages budgets and never makes anything happen by itself. Whoever owns the socket (`sidecar.net.connection`) feeds it what was received and sends what
 it has to say. Whoever owns the requests (`sidecar.exchange`) is told what happened on each stream through a
 `StreamSink` and speaks through the session's methods. HTTP/1.1 is a session with one stream open at a time, so nothing
 above this interface knows which version it talks to.
@@ -38,7 +38,10 @@ What every engine must do (the contract suite in tests/contract/ runs on each):
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from sidecar.errors import RequestError
 
 Field: TypeAlias = tuple[bytes, bytes]
 Fields: TypeAlias = list[Field]
@@ -104,6 +107,15 @@ class Session(Protocol):
     """False: hold back reading from the socket until `resume_reading` is called."""
     resume_reading: Callable[[], None]
     """Set by the socket's owner; called when `wants_read` turns True again."""
+    fault: RequestError | None
+    """What the peer did wrong, if that is why the connection ends; its `row` and `reason` are for metrics."""
+
+    @property
+    def awaits_pong(self) -> bool:
+        """A `ping` has not been answered yet. HTTP/1.1: never."""
+
+    def ping(self) -> None:
+        """Ask whether the peer is still there (RFC 9113 section 6.7). HTTP/1.1 cannot ask, and does nothing."""
 
     @property
     def awaits_rest(self) -> bool:

@@ -41,7 +41,7 @@ async def dial_mesh(driver: Driver, config: Config, identity: IdentitySource, en
         with trio.fail_after(limit.handshake_s):
             sock = await handshake(sock, identity.client_context(), server_side=False)
             peer = check_peer(sock, own.spiffe_id.trust_domain, time.time(), {endpoint.identity})
-            session = http2_session(config.http2_engine, None, config.limits)
+            session = http2_session(config.http2_engine, None, config.limits, driver.clock)
             connection = Connection(driver, sock, session, kind="mesh_client", peer=peer)
             lifetime = min(peer.not_after, own.not_after) - time.time()
             connection.expires_at = driver.tick() + lifetime
@@ -68,7 +68,7 @@ async def dial_app(driver: Driver, config: Config, inbound: Inbound) -> Connecti
         raise ConnectFailed(f"the app does not accept connections: {_why(e, str(inbound.app))}") from None
     session: Session
     if inbound.protocol is Protocol.HTTP2:
-        session = http2_session(config.http2_engine, None, config.limits)
+        session = http2_session(config.http2_engine, None, config.limits, driver.clock)
     else:
         session = Http1Client(limits=config.limits)
     connection = Connection(driver, sock, session, kind="app_client")
