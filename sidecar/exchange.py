@@ -308,8 +308,6 @@ class _Upstream:
 
     __slots__ = ("_informational", "_x")
 
-    INFORMATIONAL_MAX = 10
-
     def __init__(self, exchange: Exchange) -> None:
         self._x: Exchange | None = exchange
         self._informational = 0
@@ -320,8 +318,8 @@ class _Upstream:
             return
         self._informational += 1
         try:
-            if self._informational > self.INFORMATIONAL_MAX:
-                raise UpstreamFailed("more than ten 1xx responses", row="A32")
+            if self._informational > x._limits.informational_max:
+                raise UpstreamFailed("too many 1xx responses", row="A32")
             x._down.informational(x._stream, headers.admit_informational(fields, x._limits))
             x.touched.add(x._down)
         except RequestError as e:

@@ -30,9 +30,6 @@ from sidecar.http.http1_head import CHUNKED, UNTIL_CLOSE, parse_request, parse_r
 from sidecar.http.http1_write import error_answer, write_request, write_response
 from sidecar.http.session import ErrorCode, Field, Fields, ServerHandler, StreamSink
 
-INFORMATIONAL_MAX = 10
-"""1xx responses to one request (row A32)."""
-
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 _USUALLY_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _TOKEN_START = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -210,8 +207,8 @@ class Http1Client(Http1Session):
             response = parse_response(block, stream.method, self._limits)
             if response.status < 200:
                 stream.informational += 1
-                if stream.informational > INFORMATIONAL_MAX:
-                    raise UpstreamFailed("more than ten 1xx responses", row="A32")
+                if stream.informational > self._limits.informational_max:
+                    raise UpstreamFailed("too many 1xx responses", row="A32")
         except RequestError as error:
             self._refuse(error)
             return False
