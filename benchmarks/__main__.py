@@ -1,0 +1,103 @@
+"""`python -m benchmarks`: what `make bench` runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from benchmarks import report, tools
+from benchmarks.envoy import Envoy
+from benchmarks.load import LoadFailed
+from benchmarks.ours import Ours
+from benchmarks.runner import Options, run
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.system import Cores, NotStarted, System
+
+LATEST = tools.ROOT / "benchmarks" / "results" / "latest.json"
+QUICK = 0.2
+NAMES = ("ours", "envoy", "haproxy")
+
+
+def machine() -> dict[str, object]:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    cores = Cores.choose()
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "pinned": {"sidecars": cores.sidecars, "load, app, control plane": cores.rest},
+    }
+
+
+def systems_of(names: Sequence[str], engine: str) -> list[System]:
+    """Raises Missing."""
+    from benchmarks.haproxy import HAProxy
+
+    made: list[System] = []
+    if "ours" in names:
+        made.append(Ours(engine))
+    if "envoy" in names:
+        made.append(Envoy())
+    if "haproxy" in names and tools.find("haproxy"):
+        made.append(HAProxy())
+    return made
+
+
+@click.command(help="Paired runs against Envoy, as ratios. docs/performance.md says how to read them.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--scenario", "numbers", multiple=True, type=click.IntRange(1, 9), help="1 to 8; again for more; all.")
+@click.option("--engine", default="reference", show_default=True, type=click.Choice(["relay", "reference"]))
+@click.option("--quick", is_flag=True, help="A fifth of the work; nothing is written down unless --output says where.")
+@click.option("--only", type=click.Choice(NAMES), help="One system, absolute figures, no ratios.")
+@click.option("--without", multiple=True, type=click.Choice(NAMES[1:]), help="Leave this one out.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where results go; results/latest.json.")
+def main(
+    rounds: int, numbers: tuple[int, ...], engine: str, quick: bool, only: str | None, without: tuple[str, ...],
+    output: Path | None,
+) -> None:  # fmt: skip
+    names = [only] if only else [name for name in NAMES if name not in without]
+    path = output or (None if quick or only else LATEST)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        systems = systems_of(names, engine)
+        options = Options(rounds=rounds, share=QUICK if quick else 1.0, say=click.echo)
+        records = {}
+        for number in [number for number in numbers or SCENARIOS if number in SCENARIOS]:
+            scenario = SCENARIOS[number]
+            click.echo(f"scenario {number}: {scenario.title}")
+            results = run(scenario, systems, options)
+            about = {"date": now(), "engine": engine, "rounds": rounds, "quick": quick}
+            records[str(number)] = report.scenario_record(scenario, results, about)
+            for line in report.table(records[str(number)], number):
+                click.echo(line)
+    except (tools.Missing, NotStarted, LoadFailed) as error:
+        click.echo(f"bench: {error}", err=True)
+        sys.exit(1)
+    if path:
+        versions = {system.name: system.version for system in systems}
+        report.write(path, {"date": now(), "machine": machine(), "versions": versions, "engine": engine}, records)
+        click.echo(f"written to {path}")
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""HAProxy, later."""
+
+from __future__ import annotations
+
+
+class HAProxy:
+    name = "haproxy"

@@ -1,0 +1,88 @@
+"""Ours as two sidecars: a real mesh. A control plane, two join tokens, `hauberk sidecar --config` twice, policy applied."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks import work
+from benchmarks.system import Pair, Running, Setup, pinned
+from tests.e2e.harness import Inbound, Member, Mesh, Process
+
+POLICY_RULES = 100
+"""In one document; what is applied at once may not be larger than a megabyte."""
+
+
+class PinnedMesh(Mesh):
+    """A mesh whose sidecars share one core and whose control plane is elsewhere."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup.directory)
+        self._cores = setup.cores
+
+    def start(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> Process:
+        core = self._cores.sidecars if name in (work.CALLER, work.SERVICE) else self._cores.rest
+        return super().start(name, pinned(core, command), environ)
+
+
+class Ours:
+    name = "ours"
+
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
+        self.version = f"{version('hauberk')} ({engine})"
+
+    @contextlib.contextmanager
+    def start(self, setup: Setup) -> Iterator[Running]:
+        with PinnedMesh(setup) as mesh:
+            mesh.start_control_plane()
+            apply(mesh, setup.rules)
+            common = {"http2_engine": self._engine, "access_log": "denied"}
+            service = mesh.sidecar(
+                work.SERVICE,
+                inbound=[Inbound(work.SERVICE_PORT, f"127.0.0.1:{setup.app}", "http1" if setup.is_http1 else "http2")],
+                **common,
+            )
+            caller = mesh.sidecar(work.CALLER, calls={work.SERVICE: work.SERVICE_PORT}, **common)
+            mesh.wait_ready(service, caller)
+            mesh.wait_reached(caller, work.SERVICE)
+            yield Pair(port=caller.ports[work.SERVICE], outbound=pids(caller), inbound=pids(service))
+
+
+def pids(member: Member) -> list[int]:
+    """taskset becomes what it starts, so a process is still the one that was started."""
+    return [member.process.popen.pid]
+
+
+def document(name: str, rules: Sequence[work.Rule]) -> str:
+    policy = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": name, "namespace": work.NAMESPACE},
+        "spec": {
+            "selector": {"matchLabels": {"app": work.SERVICE}},
+            "action": "ALLOW",
+            "rules": [
+                {
+                    "from": [{"source": {"principals": [rule.principal]}}],
+                    "to": [{"operation": {"methods": list(rule.methods), "paths": [rule.path, f"{rule.prefix}*"]}}],
+                }
+                for rule in rules
+            ],
+        },
+    }
+    return json.dumps(policy) + "\n"  # JSON is YAML
+
+
+def apply(mesh: Mesh, rules: Sequence[work.Rule]) -> None:
+    documents = [
+        document(f"rules-{start:05}", rules[start : start + POLICY_RULES])
+        for start in range(0, len(rules), POLICY_RULES)
+    ]
+    for start in range(0, len(documents), 20):
+        file = Path(mesh.directory / f"policy-{start:05}.yaml")
+        file.write_text("---\n".join(documents[start : start + 20]))
+        mesh.done("apply", "-f", str(file))
