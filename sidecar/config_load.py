@@ -32,7 +32,7 @@ FIELDS = (
 
 # Words that may be written; a text beside one says why it cannot be had yet.
 PROTOCOLS = {"http1": "", "http2": "", "tcp": "tcp is not yet available in this version"}
-ENGINES = {"reference": "", "relay": "the relay engine is not available in this version"}
+ENGINES = {"relay": "", "reference": ""}
 ACCESS_LOGS = {"all": "", "denied": "", "off": ""}
 
 # Least and most of each number.

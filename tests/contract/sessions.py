@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import repeat
 
 from sidecar.config import Limits
+from sidecar.http.engines import HTTP2_ENGINES, http2_engine
 from sidecar.http.http1 import Http1Client, Http1Server
-from sidecar.http.reference import ReferenceSession
 from sidecar.http.session import Fields, ServerHandler, Session, StreamSink
 
 GET: Fields = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"orders.shop"), (b":path", b"/a")]
@@ -35,19 +35,19 @@ class Engine:
         return self.name
 
 
-REFERENCE = Engine(
-    "reference",
-    ReferenceSession,
-    lambda limits: ReferenceSession(None, limits),
-    is_multiplexed=True,
-)
+def _http2(name: str) -> Engine:
+    make = http2_engine(name)
+    return Engine(name, make, lambda limits: make(None, limits), is_multiplexed=True)
+
+
 HTTP1 = Engine(
     "http1",
     lambda handler, limits: Http1Server(handler, limits=limits),
     lambda limits: Http1Client(limits=limits),
     is_multiplexed=False,
 )
-ENGINES = (REFERENCE, HTTP1)
+HTTP2 = tuple(map(_http2, HTTP2_ENGINES))
+ENGINES = (*HTTP2, HTTP1)
 
 
 class StrictSink:

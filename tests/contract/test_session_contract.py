@@ -13,10 +13,10 @@ from sidecar.http.session import ErrorCode, Fields, Session
 from tests.contract.sessions import (
     ENGINES,
     GET,
+    HTTP2,
     LIMITS,
     OK,
     POST,
-    REFERENCE,
     Engine,
     Handler,
     Sender,
@@ -27,6 +27,7 @@ from tests.contract.sessions import (
 )
 
 every_engine = pytest.mark.parametrize("engine", ENGINES, ids=str)
+every_http2 = pytest.mark.parametrize("engine", HTTP2, ids=str)
 BIG = bytes(range(256)) * 2_000  # 512,000 octets: beyond every window and the output bound
 SMALL = replace(LIMITS, output_octets_max=10_000)
 
@@ -726,9 +727,10 @@ def test_repr_tells_role_state_and_streams(engine: Engine) -> None:
 # Many streams on one connection
 
 
-def test_streams_do_not_wait_for_each_other() -> None:
+@every_http2
+def test_streams_do_not_wait_for_each_other(engine: Engine) -> None:
     """One that is not read from stops alone; another on the same connection goes on."""
-    wire = Wire(REFERENCE, gives_back=False)
+    wire = Wire(engine, gives_back=False)
     stuck, other = wire.request(POST, False), wire.request(POST, False)
     Sender(stuck, BIG).go()
     wire.pump()
@@ -740,10 +742,11 @@ def test_streams_do_not_wait_for_each_other() -> None:
     assert second.ended
 
 
-def test_credit_thrown_away_after_the_end_still_feeds_the_connection() -> None:
+@every_http2
+def test_credit_thrown_away_after_the_end_still_feeds_the_connection(engine: Engine) -> None:
     """Contract 3: the connection's window is shared, so `consumed` counts for streams that are over too."""
     limits = replace(LIMITS, connection_window_octets=65_535)
-    wire = Wire(REFERENCE, limits=limits, gives_back=False)
+    wire = Wire(engine, limits=limits, gives_back=False)
     first = wire.request(POST, False)
     Sender(first, b"x" * 65_535).go()
     wire.pump()
@@ -758,9 +761,10 @@ def test_credit_thrown_away_after_the_end_still_feeds_the_connection() -> None:
     assert wire.client.credit(second.stream) == 65_535
 
 
-def test_a_sink_may_reset_a_sibling_from_inside_its_own_end() -> None:
+@every_http2
+def test_a_sink_may_reset_a_sibling_from_inside_its_own_end(engine: Engine) -> None:
     """The sibling then hears nothing: it was reset by us before its turn came."""
-    wire = Wire(REFERENCE)
+    wire = Wire(engine)
     first, second, third = (wire.request(POST, False) for _ in range(3))
     wire.pump()
     first.on_event = lambda name: second.reset_it(ErrorCode.CANCEL)
@@ -770,6 +774,7 @@ def test_a_sink_may_reset_a_sibling_from_inside_its_own_end() -> None:
     assert third.reset_code is not None
 
 
+@every_http2
 @given(
     plan=st.lists(
         st.tuples(st.integers(0, 5), st.sampled_from(["open", "send", "end", "answer", "reset", "refuse", "give"])),
@@ -777,9 +782,11 @@ def test_a_sink_may_reset_a_sibling_from_inside_its_own_end() -> None:
     ),
     cuts=st.lists(st.integers(1, 400), max_size=30),
 )
-def test_any_interleaving_of_streams_ends_each_once(plan: list[tuple[int, str]], cuts: list[int]) -> None:
+def test_any_interleaving_of_streams_ends_each_once(
+    engine: Engine, plan: list[tuple[int, str]], cuts: list[int]
+) -> None:
     """The sinks check every call; at the end all are over and all bytes that came are a prefix of those sent."""
-    wire = Wire(REFERENCE, gives_back=False)
+    wire = Wire(engine, gives_back=False)
     wire.cut(cuts)
     sinks: list[StrictSink] = []
     sent: dict[int, bytes] = {}

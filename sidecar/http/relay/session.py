@@ -296,6 +296,8 @@ class RelaySession(Control):
     def _request(self, number: int, fields: Fields, end: bool) -> None:
         handler = self._handler
         if handler is None or (number & 1 and number <= self._highest):
+            if number < self._highest and self._past(number) is Past.ENDED:  # or skipped: either way it went back
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "stream numbers do not grow", "A29")
             self._misplaced(HEADERS, number, None)
             return
         if not number & 1:
