@@ -1,4 +1,4 @@
-"""What one request costs between two HTTP engines: the straight line, the exchange, the pool, metrics; no socket, no TLS.
+"""What a request costs between two HTTP engines: the straight line, exchange, pool, metrics; no socket, no TLS.
 
     python benchmarks/straight_line.py [--profile] [--requests N] [--rounds N] [--rules N] [--endpoints N]
 
@@ -25,7 +25,7 @@ import trio
 from certs.spiffe_id import SpiffeId, TrustDomain
 from sidecar.config import Config
 from sidecar.errors import RequestError
-from sidecar.http.session import Field, Fields, ServerHandler, Session, StreamSink
+from sidecar.http.session import Field, Fields, ServerHandler, StreamSink
 from sidecar.inbound import InboundPeer
 from sidecar.net.connection import Connection, Driver
 from sidecar.net.pool import Pool
@@ -167,8 +167,10 @@ class Hop:
         )
         self.runtime.apply(snapshot)
 
-    def pool(self, name: str) -> Pool:
-        return Pool(name, self.driver, self._dial, connections_max=8, streams_per_connection=100, waiting_max=5_000)
+    def pool(self, endpoint: Endpoint) -> Pool:
+        return Pool(
+            endpoint.address, self.driver, self._dial, connections_max=8, streams_per_connection=100, waiting_max=5_000
+        )
 
     async def _dial(self) -> Connection:
         sock, _ = socket.socketpair()
@@ -268,17 +270,13 @@ async def measure(arguments: argparse.Namespace) -> None:
             hop = Hop(driver, metrics, snapshot(arguments.rules, arguments.endpoints))
             handler: ServerHandler
             if direction == "inbound":
-                handler = InboundPeer(hop.runtime, {PORT: hop.pool("app")}, peer)
+                app = hop.runtime.current()[0].services["orders.shop"].endpoints[0]
+                handler = InboundPeer(hop.runtime, {PORT: hop.pool(app)}, peer)
             else:
-                outbound = Outbound(
-                    hop.runtime, lambda endpoint, hop=hop: hop.pool(endpoint.address), lambda n: False, lambda n: None
-                )
-                handler = OutboundApp(outbound, None)
+                handler = OutboundApp(Outbound(hop.runtime, hop.pool, lambda name: False, lambda name: None), None)
             await warm_up(hop, handler, heads[0])
-            took = [relay(hop, handler, heads) for _ in range(arguments.rounds)]
-            print(
-                f"{direction:9} {min(took) / len(heads) * 1e6:6.2f} us/request (median {sorted(took)[len(took) // 2] / len(heads) * 1e6:.2f})"
-            )
+            took = sorted(relay(hop, handler, heads) / len(heads) * 1e6 for _ in range(arguments.rounds))
+            print(f"{direction:9} {took[0]:6.2f} us/request (median {took[len(took) // 2]:.2f})")
             if arguments.profile:
                 profile = cProfile.Profile()
                 profile.runcall(relay, hop, handler, heads)

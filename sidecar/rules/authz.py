@@ -29,18 +29,38 @@ except: `notPaths` of an ALLOW rule is held against both. All paths are compared
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, assert_never, final
+from typing import TYPE_CHECKING, assert_never, final
 
-from sidecar.rules.match import Matcher, compile_matcher, host_of, one_spelling, without_params, without_query
-from sidecar.rules.snapshot import Action, AuthorizationPolicy, Operation, Rule, Snapshot, Source
+from sidecar.rules.conditions import (
+    METHOD,
+    PATH,
+    Attributes,
+    Condition,
+    Tests,
+    negated,
+    never_of_the_missing,
+    only_ports,
+    operation_conditions,
+    source_conditions,
+)
+from sidecar.rules.match import host_of, one_spelling, without_params, without_query
+from sidecar.rules.path_index import PathIndex
+from sidecar.rules.snapshot import Action, AuthorizationPolicy, Rule, Snapshot
 
 if TYPE_CHECKING:
     from certs.spiffe_id import SpiffeId
     from sidecar.rules.explain import Explanation
 
 DEFAULT_RULE = "default"
+
+REMEMBERED_MAX = 512
+"""Verdicts, for each caller; when there are more, all are forgotten. Some 150 KiB at most."""
+REMEMBERED_CHARACTERS_MAX = 160
+"""Of host, method and path together."""
+CALLERS_MAX = 256
+"""Callers whose authorizers are kept for their next connection."""
 
 DENY_MATCHED = "a DENY rule matched"
 ALLOW_MATCHED = "an ALLOW rule matched"
@@ -112,25 +132,6 @@ class Facts:
     """Canonical, no query."""
 
 
-class Condition(NamedTuple):
-    """One field of a source or an operation, compiled."""
-
-    field: str
-    """As policies write it: `notPaths`."""
-    attribute: int
-    """Which one it tests: PRINCIPAL, NAMESPACE; HOST, PORT, METHOD or PATH."""
-    wanted: tuple[str, ...]
-    test: Matcher
-
-
-Tests = tuple[tuple[int, Matcher], ...]
-Attributes = tuple[str, ...]
-
-# Attributes are two tuples, so that what is fixed for a connection is not looked at again with each request.
-PRINCIPAL, NAMESPACE = 0, 1
-HOST, PORT, METHOD, PATH = 0, 1, 2, 3
-
-
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledRule:
@@ -148,41 +149,68 @@ class CompiledRule:
 
 @final
 class PeerAuthorizer:
-    """The authorizer of one caller: rules that cannot match it are gone, the others are reduced to their operations."""
+    """The authorizer of one caller: rules that cannot match it are gone, the others are reduced to their operations.
 
-    __slots__ = ("_allow", "_deny", "_deny_tcp", "_otherwise")
+    A verdict is a pure function of what is asked, so those of short paths are remembered, up to a bound."""
+
+    __slots__ = ("_allow", "_deny", "_deny_tcp", "_otherwise", "_remembered")
 
     def __init__(self, deny: list[CompiledRule], allow: list[CompiledRule], otherwise: Permit | Denied) -> None:
-        self._deny = tuple((rule.http_tests, rule.verdict) for rule in deny)
+        self._deny = _Operations(deny)
         self._deny_tcp = tuple((rule.tcp_tests, rule.verdict) for rule in deny)
-        self._allow = tuple((rule.http_tests, rule.verdict) for rule in allow)
+        self._allow = _Operations(allow)
         self._otherwise = otherwise
+        self._remembered: dict[tuple[str, int, str, str], Permit | Denied] = {}
 
     def __repr__(self) -> str:
-        return f"<PeerAuthorizer {len(self._deny)} DENY, {len(self._allow)} ALLOW>"
+        return f"<PeerAuthorizer {len(self._deny_tcp)} DENY, {len(self._allow.rules)} ALLOW>"
 
     def authorize(self, host: str, port: int, method: str, path: str) -> Permit | Denied:
         """The verdict. Shapes as in `Facts`; the hot path of every request."""
-        attributes = _operation_attributes(host, port, method, path)
-        for alternatives, verdict in self._deny if method else self._deny_tcp:
-            if _one_holds(alternatives, attributes):
+        asked = (host, port, method, path)
+        verdict = self._remembered.get(asked)
+        if verdict is None:
+            verdict = self._judge(_operation_attributes(host, port, method, path))
+            if len(host) + len(method) + len(path) <= REMEMBERED_CHARACTERS_MAX:
+                if len(self._remembered) >= REMEMBERED_MAX:
+                    self._remembered.clear()
+                self._remembered[asked] = verdict
+        return verdict
+
+    def _judge(self, attributes: Attributes) -> Permit | Denied:
+        if attributes[METHOD]:
+            denied = self._deny.first(attributes)
+            if denied is None and ";" in attributes[PATH]:
+                denied = self._deny.first(without_path_params(attributes))
+        else:
+            denied = next((v for tests, v in self._deny_tcp if _one_holds(tests, attributes)), None)
+        return denied or self._allow.first(attributes) or self._otherwise
+
+
+@final
+class _Operations:
+    """The operations of rules of one action, found by path."""
+
+    __slots__ = ("_index", "rules")
+
+    def __init__(self, rules: list[CompiledRule]) -> None:
+        self.rules = tuple((rule.http_tests, rule.verdict) for rule in rules)
+        self._index = PathIndex([_wanted_paths(rule.operations) for rule in rules])
+
+    def first(self, attributes: Attributes) -> Permit | Denied | None:
+        """The verdict of the first rule that matches."""
+        for number in self._index.candidates(attributes[PATH]):
+            tests, verdict = self.rules[number]
+            if _one_holds(tests, attributes):
                 return verdict
-        if ";" in attributes[PATH]:
-            attributes_read_otherwise = without_path_params(attributes)
-            for alternatives, verdict in self._deny:
-                if _one_holds(alternatives, attributes_read_otherwise):
-                    return verdict
-        for alternatives, verdict in self._allow:
-            if _one_holds(alternatives, attributes):
-                return verdict
-        return self._otherwise
+        return None
 
 
 @final
 class Authorizer:
     """All policies of one snapshot, compiled."""
 
-    __slots__ = ("allow_rules", "deny_rules", "otherwise", "version")
+    __slots__ = ("_callers", "allow_rules", "deny_rules", "otherwise", "version")
 
     def __init__(self, snapshot: Snapshot) -> None:
         """Raises ValueError for a policy value that is none of the four shapes; `decode` never lets one in."""
@@ -191,6 +219,7 @@ class Authorizer:
         self.deny_rules = _compile(policies, Action.DENY, snapshot.version)
         self.allow_rules = _compile(policies, Action.ALLOW, snapshot.version)
         self.otherwise = _otherwise(snapshot)
+        self._callers: dict[SpiffeId | None, PeerAuthorizer] = {}
 
     def __repr__(self) -> str:
         return f"<Authorizer version {self.version}, {len(self.deny_rules)} DENY, {len(self.allow_rules)} ALLOW>"
@@ -210,11 +239,16 @@ class Authorizer:
         return self.otherwise
 
     def for_peer(self, principal: SpiffeId | None) -> PeerAuthorizer:
-        """The authorizer of one connection's caller. Costs one look at each rule; keep it with the connection."""
-        caller = caller_attributes(principal)
-        deny = [rule for rule in self.deny_rules if _one_holds(rule.source_tests, caller)]
-        allow = [rule for rule in self.allow_rules if _one_holds(rule.source_tests, caller)]
-        return PeerAuthorizer(deny, allow, self.otherwise)
+        """The authorizer of one caller. The first time it costs one look at each rule; keep it with the connection."""
+        peer = self._callers.get(principal)
+        if peer is None:
+            caller = caller_attributes(principal)
+            deny = [rule for rule in self.deny_rules if _one_holds(rule.source_tests, caller)]
+            allow = [rule for rule in self.allow_rules if _one_holds(rule.source_tests, caller)]
+            if len(self._callers) >= CALLERS_MAX:
+                self._callers.clear()
+            peer = self._callers[principal] = PeerAuthorizer(deny, allow, self.otherwise)
+        return peer
 
     def explain(self, facts: Facts, *, near_misses_max: int = 5) -> Explanation:
         """The same verdict as `authorize`, with its reason and the ALLOW rules that came nearest."""
@@ -286,9 +320,9 @@ def _compile(policies: Iterable[AuthorizationPolicy], action: Action, version: i
 def _compile_rule(policy: AuthorizationPolicy, index: int, rule: Rule, version: int) -> CompiledRule:
     name = f"{policy.full_name}#{index}"
     allow = policy.action is Action.ALLOW
-    negative = _never_of_the_missing if allow else _not
-    sources = tuple(_source_conditions(source, negative) for source in rule.sources)
-    operations = tuple(_operation_conditions(operation, negative) for operation in rule.operations)
+    negative = never_of_the_missing if allow else negated
+    sources = tuple(source_conditions(source, negative) for source in rule.sources)
+    operations = tuple(operation_conditions(operation, negative) for operation in rule.operations)
     http_tests = _tests(operations)
     return CompiledRule(
         name=name,
@@ -303,57 +337,18 @@ def _compile_rule(policy: AuthorizationPolicy, index: int, rule: Rule, version: 
     )
 
 
+def _wanted_paths(operations: tuple[tuple[Condition, ...], ...]) -> list[str] | None:
+    """All paths of which a request must match one; None if it may match the rule without."""
+    wanted: list[str] = []
+    for conditions in operations:
+        paths = next((c.wanted for c in conditions if c.field == "paths"), None)
+        if paths is None:
+            return None
+        wanted += paths
+    return wanted or None
+
+
 def _tests(alternatives: tuple[tuple[Condition, ...], ...]) -> tuple[Tests, ...]:
     if not alternatives:
         return ((),)  # no condition: one alternative that asks nothing
     return tuple(tuple((c.attribute, c.test) for c in conditions) for conditions in alternatives)
-
-
-def only_ports(operations: tuple[tuple[Condition, ...], ...]) -> tuple[tuple[Condition, ...], ...]:
-    return tuple(tuple(c for c in conditions if c.attribute == PORT) for conditions in operations)
-
-
-Negation = Callable[[Matcher], Matcher]
-
-
-def _not(matches: Matcher) -> Matcher:
-    return lambda value: not matches(value)
-
-
-def _never_of_the_missing(matches: Matcher) -> Matcher:
-    return lambda value: value != "" and not matches(value) and not (";" in value and matches(without_params(value)))
-
-
-def _source_conditions(source: Source, negative: Negation) -> tuple[Condition, ...]:
-    return _conditions(
-        negative,
-        ("principals", PRINCIPAL, source.principals, source.not_principals),
-        ("namespaces", NAMESPACE, source.namespaces, source.not_namespaces),
-    )
-
-
-def _operation_conditions(operation: Operation, negative: Negation) -> tuple[Condition, ...]:
-    hosts = tuple(host.lower() for host in operation.hosts)
-    not_hosts = tuple(host.lower() for host in operation.not_hosts)
-    paths, not_paths = tuple(map(one_spelling, operation.paths)), tuple(map(one_spelling, operation.not_paths))
-    return _conditions(
-        negative,
-        # Cheap and selective ones first.
-        ("ports", PORT, operation.ports, operation.not_ports),
-        ("methods", METHOD, operation.methods, operation.not_methods),
-        ("paths", PATH, paths, not_paths),
-        ("hosts", HOST, hosts, not_hosts),
-    )
-
-
-def _conditions(
-    negative: Negation, *fields: tuple[str, int, tuple[str, ...], tuple[str, ...]]
-) -> tuple[Condition, ...]:
-    conditions: list[Condition] = []
-    for field, index, values, not_values in fields:
-        if values:
-            conditions.append(Condition(field, index, values, compile_matcher(values)))
-        if not_values:
-            not_field = "not" + field.capitalize()
-            conditions.append(Condition(not_field, index, not_values, negative(compile_matcher(not_values))))
-    return tuple(conditions)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sidecar.rules import authz
+from sidecar.rules.conditions import Condition, only_ports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ def _best_conditions(rule: authz.CompiledRule, facts: authz.Facts) -> tuple[Cond
     denies = isinstance(rule.verdict, authz.Denied)
     operations = rule.operations
     if denies and not facts.method:  # on TCP its ports alone matched, the HTTP fields took no part (C23)
-        operations = authz.only_ports(operations)
+        operations = only_ports(operations)
     attributes = authz.operation_attributes(facts)
     results = _results("to[{}].operation.{}", operations, attributes)
     if denies:  # it may have been the path without its parameters that matched (C06)
@@ -98,7 +99,7 @@ def _best_conditions(rule: authz.CompiledRule, facts: authz.Facts) -> tuple[Cond
 
 
 def _results(
-    field: str, alternatives: tuple[tuple[authz.Condition, ...], ...], attributes: tuple[str, ...]
+    field: str, alternatives: tuple[tuple[Condition, ...], ...], attributes: tuple[str, ...]
 ) -> list[tuple[ConditionResult, ...]]:
     return [
         tuple(
