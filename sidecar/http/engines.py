@@ -1,4 +1,4 @@
-"""Which HTTP/2 engine is used: the one place that knows their names. An engine is imported when it is first asked for."""
+"""Which HTTP/2 engine is used: the one place that knows their names. Each is imported when it is first asked for."""
 
 from __future__ import annotations
 

@@ -3,10 +3,11 @@
 Theory of operation
 -------------------
 A `Session` is one connection's protocol state machine, HTTP/1.1 or HTTP/2, in the role of server or client. It does
-no I/O; the clock it is given only ages budgets and never makes anything happen by itself. Whoever owns the socket (`sidecar.net.connection`) feeds it what was received and sends what
-it has to say. Whoever owns the requests (`sidecar.exchange`) is told what happened on each stream through a
-`StreamSink` and speaks through the session's methods. HTTP/1.1 is a session with one stream open at a time, so nothing
-above this interface knows which version it talks to.
+no I/O; the clock it is given only ages budgets and never makes anything happen by itself. Whoever owns the socket
+(`sidecar.net.connection`) feeds it what was received and sends what it has to say. Whoever owns the requests
+(`sidecar.exchange`) is told what happened on each stream through a `StreamSink` and speaks through the session's
+methods. HTTP/1.1 is a session with one stream open at a time, so nothing above this interface knows which version it
+talks to.
 
 Heads travel as `Fields`: a list of (name, value) byte pairs, lower-case names, pseudo-header fields first, in the shape
 of RFC 9113 section 8.3. An HTTP/1.1 session translates to and from that shape: the request target and Host become
