@@ -27,10 +27,7 @@ class Envoy:
         names = {"a": work.principal(work.CALLER), "b": work.principal(work.SERVICE)}
         files = issue(setup.directory / "certificates", names)
         port, mesh_port, admins = free_port(), free_port(), (free_port(), free_port())
-        strangers = [
-            [20_000 + service * work.CROWD_ENDPOINTS + index for index in range(work.CROWD_ENDPOINTS)]
-            for service in range(work.CROWD_SERVICES if setup.crowd else 0)
-        ]
+        strangers = [work.stranger_ports(index) for index in range(work.CROWD_SERVICES)] if setup.crowd else []
         sides = {
             "inbound": envoy_config.inbound(
                 admin=admins[1], mesh_port=mesh_port, app=setup.app, is_http1=setup.is_http1, files=files["b"],

@@ -1,14 +1,17 @@
-"""Ours as two sidecars: a real mesh. A control plane, two join tokens, `hauberk sidecar --config` twice, policy applied."""
+"""Ours as two sidecars, in a real mesh: a control plane, two join tokens, `hauberk sidecar --config` twice, policy."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from benchmarks import work
+from benchmarks.crowd import gathered
 from benchmarks.system import Pair, Running, Setup, pinned
 from tests.e2e.harness import Inbound, Member, Mesh, Process
 
@@ -37,7 +40,7 @@ class Ours:
 
     @contextlib.contextmanager
     def start(self, setup: Setup) -> Iterator[Running]:
-        with PinnedMesh(setup) as mesh:
+        with PinnedMesh(setup) as mesh, ExitStack() as stack:
             mesh.start_control_plane()
             apply(mesh, setup.rules)
             common = {"http2_engine": self._engine, "access_log": "denied"}
@@ -46,7 +49,11 @@ class Ours:
                 inbound=[Inbound(work.SERVICE_PORT, f"127.0.0.1:{setup.app}", "http1" if setup.is_http1 else "http2")],
                 **common,
             )
-            caller = mesh.sidecar(work.CALLER, calls={work.SERVICE: work.SERVICE_PORT}, **common)
+            strangers = stranger_names() if setup.crowd else []
+            if strangers:
+                stack.enter_context(gathered(plan(mesh, strangers), core=setup.cores.rest))
+            calls = dict.fromkeys([work.SERVICE, *strangers], work.SERVICE_PORT)
+            caller = mesh.sidecar(work.CALLER, calls=calls, **common)
             mesh.wait_ready(service, caller)
             mesh.wait_reached(caller, work.SERVICE)
             yield Pair(port=caller.ports[work.SERVICE], outbound=pids(caller), inbound=pids(service))
@@ -55,6 +62,26 @@ class Ours:
 def pids(member: Member) -> list[int]:
     """taskset becomes what it starts, so a process is still the one that was started."""
     return [member.process.popen.pid]
+
+
+def stranger_names() -> list[str]:
+    return [f"stranger-{index:02}" for index in range(work.CROWD_SERVICES)]
+
+
+def plan(mesh: Mesh, services: Sequence[str]) -> dict[str, Any]:
+    """For `benchmarks.crowd`: a token for each service, and addresses where nobody is for each of its instances."""
+    return {
+        "control_plane": f"127.0.0.1:{mesh.listen}",
+        "members": [
+            {
+                "service": name,
+                "namespace": work.NAMESPACE,
+                "join_token_file": str(mesh.token(name)),
+                "addresses": [f"127.0.0.1:{port}" for port in work.stranger_ports(index)],
+            }
+            for index, name in enumerate(services)
+        ],
+    }
 
 
 def document(name: str, rules: Sequence[work.Rule]) -> str:

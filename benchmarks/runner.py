@@ -19,10 +19,11 @@ from benchmarks.account import Memory
 from benchmarks.idle import held
 from benchmarks.load import Load, LoadFailed, command, elapsed_s, parse_log, parse_totals, percentile
 from benchmarks.scenarios import Scenario
-from benchmarks.system import Cores, Running, Setup, System, pinned
+from benchmarks.system import Cores, NotStarted, Running, Setup, System, pinned
 from benchmarks.tools import need
 
 LOAD_S = 600.0
+LAST_WORDS = 1_500
 WARM_UP = 0.1
 """Of a round's work."""
 
@@ -157,9 +158,24 @@ def memory_of(running: Running) -> Memory:
 
 
 def run(scenario: Scenario, systems: Sequence[System], options: Options) -> dict[str, Result]:
-    """By the systems' names. Raises LoadFailed, NotStarted and Missing."""
+    """By the systems' names. Raises LoadFailed and NotStarted, each with what the processes had to say, and Missing."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        directory = Path(name)
+        try:
+            return run_in(directory, scenario, systems, options)
+        except (LoadFailed, NotStarted) as error:
+            raise type(error)(f"{error}\n{last_words(directory)}") from error
+
+
+def last_words(directory: Path) -> str:
+    """The ends of all logs in it, but those of h2load."""
+    logs = [path for path in sorted(directory.rglob("*.log")) if not path.name.startswith("load-")]
+    found = {str(path.relative_to(directory)): path.read_text(errors="replace")[-LAST_WORDS:] for path in logs}
+    return "".join(f"--- {name}\n{text}\n" for name, text in found.items() if text)
+
+
+def run_in(directory: Path, scenario: Scenario, systems: Sequence[System], options: Options) -> dict[str, Result]:
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         cores = Cores.choose()
         driver = Driver(directory, cores)
         if scenario.is_http1:

@@ -27,7 +27,7 @@ class NotStarted(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cores:
-    """Which CPU runs what, the same for every system. On two cores: both sidecars on the first, the rest on the second."""
+    """Which CPU runs what, the same for every system: both sidecars on the first, all else on the last."""
 
     sidecars: int
     rest: int

@@ -73,6 +73,12 @@ def idle_rules(count: int) -> list[Rule]:
     ]
 
 
+def stranger_ports(service: int) -> list[int]:
+    """Where the endpoints of a service that nobody calls are said to be. Nobody listens there."""
+    first = 20_000 + service * CROWD_ENDPOINTS
+    return list(range(first, first + CROWD_ENDPOINTS))
+
+
 def paths() -> list[str]:
     """The 200."""
     return [f"/api/v1/{kind}/{item}" for kind in KINDS for item in range(ITEMS)]
