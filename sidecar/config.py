@@ -67,6 +67,10 @@ class Timeouts:
     headers_s: float = 10.0
     """From a connection's or a request's first byte to its complete head."""
     connection_idle_s: float = 300.0
+    keepalive_s: float = 30.0
+    """Silence on a mesh connection in use or pooled, after which its peer is asked with PING (RFC 9113 section 6.7)."""
+    keepalive_timeout_s: float = 10.0
+    """Without an answer to that: the connection is ended."""
     drain_s: float = 30.0
     app_start_s: float = 60.0
     """`hauberk run`: how long the app may take until it listens."""
@@ -86,9 +90,11 @@ class Limits:
     control_frames_queued_max: int = 1_000
     """Acknowledgements and resets that a peer elicited and does not read (rows A07, A09, A11)."""
     glitches_max: int = 10_000
-    """Frames without use within 30 s: SETTINGS, PING, unknown types, frames for streams long gone (rows A30, A35)."""
+    """Frames without use within 30 s: PING, unknown types, frames for streams long gone, and, counting tenfold, SETTINGS
+    and streams beyond the limit (rows A28, A30, A35)."""
     premature_resets_max: int = 250
-    """Requests given up unanswered within a second, or that we had to reset, beyond those answered (rows A01, A02)."""
+    """Within 10 s: requests given up unanswered within half a second, or that we had to reset, beyond those answered
+    (rows A01, A02)."""
     priority_frames_per_stream_max: int = 100
     """Row A10."""
     window_updates_per_data_frame_max: int = 10
@@ -96,7 +102,7 @@ class Limits:
     empty_frames_max: int = 1
     """In a row, of DATA, HEADERS and CONTINUATION, ending nothing (row A15)."""
     tiny_data_frames_max: int = 25_600
-    """DATA of less than 256 octets, while what came before it still waits for its reader (row A16)."""
+    """DATA of less than 32 octets, while what came before it still waits for its reader (row A16)."""
     informational_max: int = 10
     """1xx heads before one answer (row A32)."""
     streams_total_max: int = 1_000_000

@@ -38,11 +38,18 @@ ACCESS_LOGS = {"all": "", "denied": "", "off": ""}
 # Least and most of each number.
 TIMEOUTS: Mapping[str, tuple[float, float]] = {
     "connect_s": (0.01, 60), "handshake_s": (0.1, 60), "request_s": (0.1, 86_400), "idle_s": (0.1, 86_400),
-    "headers_s": (0.1, 300), "connection_idle_s": (1, 86_400), "drain_s": (0.1, 3_600), "app_start_s": (0.1, 3_600),
+    "headers_s": (0.1, 300), "connection_idle_s": (1, 86_400), "keepalive_s": (1, 86_400),
+    "keepalive_timeout_s": (0.1, 3_600), "drain_s": (0.1, 3_600), "app_start_s": (0.1, 3_600),
 }  # fmt: skip
 LIMITS: Mapping[str, tuple[int, int]] = {
     "connections_max": (1, 1_000_000), "streams_per_connection_max": (1, 10_000),
     "header_list_octets_max": (1_024, 1_048_576), "header_fields_max": (8, 10_000),
+    "continuation_frames_max": (0, 1_000), "settings_entries_max": (8, 1_000),
+    "control_frames_queued_max": (10, 100_000), "glitches_max": (100, 1_000_000),
+    "premature_resets_max": (1, 1_000_000), "priority_frames_per_stream_max": (1, 10_000),
+    "window_updates_per_data_frame_max": (1, 1_000), "empty_frames_max": (0, 10_000),
+    "tiny_data_frames_max": (100, 10_000_000), "informational_max": (0, 1_000),
+    "streams_total_max": (1, 1_000_000_000),
     "stream_window_octets": (1_024, 16_777_216), "connection_window_octets": (65_535, 268_435_456),
     "output_octets_max": (16_384, 67_108_864), "app_connections_max": (1, 100_000),
     "waiting_exchanges_max": (1, 1_000_000), "subscriptions_max": (1, 100_000),

@@ -9,16 +9,17 @@ from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, H2Connection
 from h2.errors import ErrorCodes
 from h2.events import Event
-from h2.exceptions import StreamClosedError
+from h2.exceptions import FlowControlError, ProtocolError, StreamClosedError, StreamIDTooLowError
 from h2.settings import SettingCodes, Settings
-from h2.stream import H2Stream
+from h2.stream import H2Stream, StreamClosedBy
 from h2.utilities import is_informational_response
+from hpack.exceptions import HPACKError
 from hpack.struct import Header, HeaderTuple, NeverIndexedHeaderTuple
-from hyperframe.frame import Frame
+from hyperframe.frame import Frame, RstStreamFrame
 
 from sidecar.config import Limits
 from sidecar.http.gate import PREFACE
-from sidecar.http.session import Fields, StreamSink
+from sidecar.http.session import ErrorCode, Fields, StreamSink
 
 HPACK_TABLE_OCTETS_MAX = 4_096
 SENSITIVE = frozenset({b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"})
@@ -38,11 +39,34 @@ class _Stream(H2Stream):
         return super().receive_headers(headers, end_stream, header_encoding)
 
 
-class _Connection(H2Connection):
+class Connection(H2Connection):
+    resets_elicited = 0
+    """RST_STREAM frames that `h2` wrote by itself because of what it was given."""
+    _is_late = False
+    """The frame being received belongs to a stream that we have reset."""
+    _is_receiving = False
+
     def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
         stream = super()._begin_new_stream(stream_id, allowed_ids)
         stream.__class__ = _Stream
         return stream
+
+    def _receive_frame(self, frame: Frame) -> list[Event]:
+        self._is_late = self._stream_closed_by(frame.stream_id) is StreamClosedBy.SEND_RST_STREAM
+        self._is_receiving = True
+        try:
+            return super()._receive_frame(frame)
+        finally:
+            self._is_receiving = self._is_late = False
+
+    def _prepare_for_sending(self, frames: list[Frame]) -> None:
+        """What crossed our reset is no fault (RFC 9113 section 5.1), but `h2` would reset the stream once more for
+        each such frame."""
+        if self._is_receiving:
+            if self._is_late:
+                frames = [frame for frame in frames if not isinstance(frame, RstStreamFrame)]
+            self.resets_elicited += sum(isinstance(frame, RstStreamFrame) for frame in frames)
+        super()._prepare_for_sending(frames)
 
     def _terminate_connection(self, error_code: ErrorCodes) -> None:
         """The goodbye is written by `ReferenceSession._fail`, which knows the right code and ends the streams."""
@@ -51,10 +75,18 @@ class _Connection(H2Connection):
 class OpenStream:
     """What the engine remembers of a stream that has not ended in both directions."""
 
-    __slots__ = ("received_end", "reset_early", "sent_end", "sink")
+    __slots__ = ("is_answered", "opened_at", "received_end", "reset_early", "sent_end", "sink", "tiny", "waiting")
 
-    def __init__(self, sink: StreamSink | None) -> None:
+    def __init__(self, sink: StreamSink | None, opened_at: float) -> None:
         self.sink: StreamSink = sink or NO_SINK
+        self.opened_at = opened_at
+        """Monotonic seconds."""
+        self.is_answered = False
+        """Servers: the final response head was sent."""
+        self.waiting = 0
+        """Octets of credit that the sink has not given back."""
+        self.tiny = 0
+        """Tiny DATA frames among them (row A16)."""
         self.received_end = False
         self.sent_end = False
         self.reset_early: int | None = None
@@ -74,10 +106,12 @@ class _NoSink:
 
 NO_SINK = _NoSink()
 
+_ROWS: dict[type[ProtocolError], str] = {FlowControlError: "A19", StreamIDTooLowError: "A29"}
 
-def make_connection(limits: Limits, *, is_client: bool) -> H2Connection:
+
+def make_connection(limits: Limits, *, is_client: bool) -> Connection:
     """A connection whose first SETTINGS wait in `data_to_send`. A server's has been given the client's preface."""
-    conn = _Connection(
+    conn = Connection(
         H2Configuration(
             client_side=is_client,
             header_encoding=None,
@@ -102,6 +136,15 @@ def make_connection(limits: Limits, *, is_client: bool) -> H2Connection:
     if not is_client:
         conn.receive_data(PREFACE)
     return conn
+
+
+def fault_of(error: ProtocolError) -> tuple[int, str]:
+    """What GOAWAY says of it, and the row of the catalogue of bad inputs where one is known."""
+    if isinstance(error.__cause__, HPACKError):
+        is_oversized = int(error.error_code) == ErrorCode.ENHANCE_YOUR_CALM
+        return (ErrorCode.ENHANCE_YOUR_CALM, "A26") if is_oversized else (ErrorCode.COMPRESSION_ERROR, "A24")
+    row = next((row for kind, row in _ROWS.items() if isinstance(error, kind)), "")
+    return int(error.error_code), row
 
 
 def cap_encoder(conn: H2Connection) -> None:

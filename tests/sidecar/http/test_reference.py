@@ -168,9 +168,9 @@ def test_a04_the_ninth_continuation_ends_the_connection(count: int, dies: bool) 
     """CVE-2024-27316: GOAWAY(ENHANCE_YOUR_CALM) long before memory matters; eight are enough for anybody."""
     peer = Peer()
     peer.read()
-    block = peer.encoder.encode(GET)
-    frames: list[Frame] = [HeadersFrame(1, block, flags=["END_STREAM"])]
-    frames += [ContinuationFrame(1, b"") for _ in range(count)]
+    block = peer.encoder.encode([*GET, (b"x-long", b"v" * 20)])
+    frames: list[Frame] = [HeadersFrame(1, block[:-count], flags=["END_STREAM"])]
+    frames += [ContinuationFrame(1, block[n : n + 1]) for n in range(len(block) - count, len(block))]
     if not dies:
         frames[-1].flags.add("END_HEADERS")
     peer.send(*frames)
