@@ -2,17 +2,17 @@
 
 Theory of operation
 -------------------
-A request costs no task. Each connection has one reader task, which takes what the socket has, runs it through the
-session, and through the exchanges behind it, synchronously, and then flushes every session that was touched on the way,
+A request costs no task. When sockets are readable (`reactor`), each is read once and what it had is run through its
+session, and through the exchanges behind it, synchronously; then every session that was touched on the way is flushed,
 whichever connection it belongs to. Flushing is a direct non-blocking `send`; only if the kernel takes less than
-everything does a writer task exist, for as long as something is left.
+everything does a writer task exist, for as long as something is left. A connection's own task only sees to its
+beginning and its end.
 
 The `Driver` knows which connection a session lives on, keeps the set of touched sessions, and holds the clock of the
-slice being worked on, so that a slice asks the operating system for the time once.
+round being worked on, so that a round asks the operating system for the time once.
 
-Sockets are plain `socket.socket` or `ssl.SSLSocket` in non-blocking mode, waited on with `trio.lowlevel`. A TLS socket
-returns one record per `recv`, so it is read until it would block, up to the bound of a slice (row A39), after which
-other tasks have their turn.
+Sockets are plain `socket.socket` or `ssl.SSLSocket` in non-blocking mode. One read takes at most a slice (row A39); of
+a TLS socket it takes one record, and if OpenSSL holds more than it gave, the reactor is told.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ import trio
 
 from sidecar.config import Limits
 from sidecar.http.session import Session
+from sidecar.net.reactor import Reactor
 from sidecar.net.tls import PeerCertificate
 
 log = logging.getLogger(__name__)
 
 SLICE_OCTETS = 65_536
+RECORD_OCTETS = 16_384
+"""The most a TLS record holds (RFC 8446 section 5.1)."""
 CONTROL_OCTETS_MAX = 1_048_576
 """Queued beyond the output limit: frames nobody reads the answers to (rows A07, A09)."""
 LINGER_S = 1.0
@@ -52,6 +55,11 @@ class Driver:
         self._nursery = nursery
         self._count = count
         self._by_session: dict[Session, Connection] = {}
+        self.reactor = Reactor(self._begin_round, self.flush)
+        nursery.start_soon(self.reactor.run)
+
+    def _begin_round(self) -> None:
+        self.now = time.monotonic()
 
     def clock(self) -> float:
         return self.now
@@ -124,7 +132,10 @@ class Connection:
         self._broken = False
         self._over = False
         """The last byte was sent; only the peer's end of the connection is awaited."""
-        self._resume: trio.Event | None = None
+        self._fd = sock.fileno()
+        self._is_watched = False
+        self._read_all = trio.Event()
+        """Nothing more is read: the peer or the session is done, or the connection is broken."""
         self._spoken = trio.Event()
         self._has_spoken = False
         self._scope = trio.CancelScope()
@@ -144,9 +155,14 @@ class Connection:
                 if first:
                     session.receive(first)
                 driver.flush()
-                await self._read()
+                self._watch()
+                if self._is_tls:  # what came with the end of the handshake is in OpenSSL, not in the kernel
+                    driver.reactor.again(self._fd)
+                await self._read_all.wait()
+            self._unwatch()
             await self._linger()
         finally:
+            self._unwatch()
             driver.remove(self)
             self._spoken.set()
             session.eof()
@@ -170,62 +186,63 @@ class Connection:
 
     # Reading
 
-    async def _read(self) -> None:
-        driver, session = self._driver, self.session
-        while not self._peer_done and not self._broken and not self._is_finished():
-            if not session.wants_read:
-                self._resume = trio.Event()
-                await self._resume.wait()
-                continue
-            data, drained = self._receive()
+    def _watch(self) -> None:
+        if not self._is_watched and not self._broken and not self._peer_done:
+            self._is_watched = True
+            self._driver.reactor.add(self._fd, self._readable)
+
+    def _unwatch(self) -> None:
+        if self._is_watched:
+            self._is_watched = False
+            self._driver.reactor.remove(self._fd)
+
+    def _readable(self) -> None:
+        """The reactor calls: read once, and run what came. Errors of our own end this connection and no other."""
+        session = self.session
+        if not session.wants_read:
+            self._unwatch()
+            return
+        try:
+            data = self._receive()
             if data:
-                self.activity = driver.tick()
+                self.activity = self._driver.now
                 if not self._has_spoken:
                     self._has_spoken = True
                     self._spoken.set()
                 session.receive(data)
-                driver.touched.add(session)
-                driver.flush()
-            if not drained:
-                await trio.lowlevel.checkpoint()
-            elif not self._peer_done and not self._broken and not self._is_finished() and session.wants_read:
-                await trio.lowlevel.wait_readable(self._sock)
+                self._driver.touched.add(session)
+        except Exception:
+            log.exception("unexpected error on a connection")
+            self._break(None)
+        if self._peer_done or self._broken:
+            self._unwatch()
+            self._read_all.set()
 
-    def _receive(self) -> tuple[bytes, bool]:
-        """What the socket has now, up to a slice, and whether that was all of it."""
+    def _receive(self) -> bytes:
+        """What the socket has now, up to a slice; b"" if nothing, or if that was all (`_peer_done`, `_broken`)."""
         try:
-            if not self._is_tls:
+            if self._is_tls:
+                data = self._sock.recv(RECORD_OCTETS)
+                if self._sock.pending():  # type: ignore[attr-defined]
+                    self._driver.reactor.again(self._fd)
+            else:
                 data = self._sock.recv(SLICE_OCTETS)
                 if self.acks_at_once:  # the kernel forgets it, so each time
                     self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-                self._peer_done = not data
-                return data, len(data) < SLICE_OCTETS
-        except BlockingIOError:
-            return b"", True
-        except OSError as e:
-            self._break(e)
-            return b"", True
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            while size < SLICE_OCTETS:
-                chunk = self._sock.recv(SLICE_OCTETS)
-                if not chunk:
-                    self._peer_done = True
-                    break
-                chunks.append(chunk)
-                size += len(chunk)
-            else:
-                return b"".join(chunks), False
-        except ssl.SSLWantReadError:
-            pass
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return b""
         except OSError as e:  # ssl.SSLError is one
             self._break(e)
-        return b"".join(chunks), True
+            return b""
+        if not data:
+            self._peer_done = True
+        return data
 
     def _resume_reading(self) -> None:
-        if self._resume is not None:
-            self._resume.set()
+        if not self._read_all.is_set():
+            self._watch()
+            if self._is_tls:
+                self._driver.reactor.again(self._fd)
 
     # Writing
 

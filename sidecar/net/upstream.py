@@ -8,6 +8,7 @@ then no request is given to the connection, so a refusal never loses one.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import trio
 
@@ -27,7 +28,13 @@ APP_IDLE_S = 3.0
 """HTTP/1.1 connections to the app are dropped before the app's own keep-alive (5 s is common) ends under a request."""
 
 
-async def dial_mesh(driver: Driver, config: Config, identity: IdentitySource, endpoint: Endpoint) -> Connection:
+Ended = Callable[[Session], None]
+"""Told of a session when its connection is over: `Session.fault` may say why."""
+
+
+async def dial_mesh(
+    driver: Driver, config: Config, identity: IdentitySource, endpoint: Endpoint, ended: Ended
+) -> Connection:
     """A connection to another sidecar that proved to be `endpoint.identity`. Raises ConnectFailed."""
     limit = config.timeouts
     own = identity.svid
@@ -46,7 +53,7 @@ async def dial_mesh(driver: Driver, config: Config, identity: IdentitySource, en
             lifetime = min(peer.not_after, own.not_after) - time.time()
             connection.expires_at = driver.tick() + lifetime
             connection.retire_at = driver.now + lifetime / 2
-            driver.spawn(connection.run)
+            driver.spawn(_run, connection, ended)
             await connection.wait_spoken()
     except BaseException as e:
         if connection is not None:
@@ -59,7 +66,7 @@ async def dial_mesh(driver: Driver, config: Config, identity: IdentitySource, en
     return connection
 
 
-async def dial_app(driver: Driver, config: Config, inbound: Inbound) -> Connection:
+async def dial_app(driver: Driver, config: Config, inbound: Inbound, ended: Ended) -> Connection:
     """A connection to the app. Raises ConnectFailed."""
     try:
         with trio.fail_after(config.timeouts.connect_s):
@@ -75,8 +82,15 @@ async def dial_app(driver: Driver, config: Config, inbound: Inbound) -> Connecti
     if inbound.protocol is Protocol.HTTP1:
         connection.idle_s = APP_IDLE_S
         connection.acks_at_once = not inbound.app.path
-    driver.spawn(connection.run)
+    driver.spawn(_run, connection, ended)
     return connection
+
+
+async def _run(connection: Connection, ended: Ended) -> None:
+    try:
+        await connection.run()
+    finally:
+        ended(connection.session)
 
 
 def _address(text: str) -> Address:

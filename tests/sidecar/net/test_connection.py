@@ -176,7 +176,7 @@ async def test_a_peer_that_resets_ends_its_connection_and_nothing_else(
         if while_writing:
             one.session.wants_read = False
             one.peer.send(b"x")
-            await settled(lambda: one.connection._resume is not None)
+            await settled(lambda: not one.connection._is_watched)
             one.say(b"x" * 3_000_000)
         reset_by_peer(one.peer)
         await one.done.wait()
@@ -286,7 +286,7 @@ async def test_a_session_that_does_not_want_to_read_holds_its_peer_back() -> Non
     async with running(small_buffers=True) as one:
         one.session.wants_read = False
         one.peer.send(b"first")
-        await settled(lambda: one.connection._resume is not None or one.session.received)
+        await settled(lambda: not one.connection._is_watched or one.session.received)
         sent = fill(one.peer)
         assert len(one.session.received) <= 5
         one.session.wants_read = True
@@ -479,4 +479,6 @@ async def test_the_driver_counts_connections_by_kind_as_they_begin_and_end() -> 
         await settled(lambda: driver.connections)
         assert counts == [("app_client", 1)]
         peer.close()
-    assert counts == [("app_client", 1), ("app_client", -1)]
+        await settled(lambda: not driver.connections)
+        assert counts == [("app_client", 1), ("app_client", -1)]
+        nursery.cancel_scope.cancel()
