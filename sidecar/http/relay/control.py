@@ -45,6 +45,7 @@ class Control(Sending):
         _check(len(payload) % 6 == 0, "SETTINGS of a wrong size")
         if flags & ACK:
             _check(not payload, "an acknowledgement that says something")
+            self._budgets.glitch("A30", self._now)
             self._settings_acknowledged()
             return
         _check(
@@ -53,13 +54,16 @@ class Control(Sending):
             ErrorCode.ENHANCE_YOUR_CALM,
             "A08",
         )
+        row = "A07"
         for name, value in frames.read_settings(payload):
             setting = _SETTINGS.get(name)
             if setting is not None:
                 setting(self, value)
+            if name == frames.INITIAL_WINDOW_SIZE:
+                row = "A35"
         self._out.append(frames.SETTINGS_ACK)
         self._budgets.reply_queued("A07")
-        self._budgets.glitch("A35", self._now)
+        self._budgets.glitch(row, self._now)
         if self._blocked:
             self._wake()
 
@@ -111,7 +115,9 @@ class Control(Sending):
             self._out.append(frames.ping(payload, ack=True))
             self._budgets.reply_queued("A09")
             self._budgets.glitch("A09", self._now)
-        elif payload == KEEP_ALIVE_PING:
+            return
+        self._budgets.glitch("A30", self._now)
+        if payload == KEEP_ALIVE_PING:
             self._pings = 0
         elif payload == DRAIN_PING and self._draining and self._last_accepted == STREAM_ID_MAX:
             self._drain_confirmed()
@@ -191,6 +197,10 @@ class Control(Sending):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
         self._budgets.priority()
 
+    def _priority_update(self, flags: int, stream: int, payload: bytes) -> None:
+        """RFC 9218 section 7.1: ignored, and paid for like its predecessor."""
+        self._budgets.priority()
+
     def _push_promise(self, flags: int, stream: int, payload: bytes) -> None:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE, which we forbade", "A31")
 
@@ -208,7 +218,10 @@ class Control(Sending):
             raise ConnectionFault(code, f"a frame of kind {kind} on a stream that is {past.name.lower()}")
         if cost is Cost.STREAM:
             raise StreamFault(number, code)
-        self._budgets.glitch("A30", self._now)
+        if kind == RST_STREAM:
+            self._budgets.reset_late(self._now)
+        else:
+            self._budgets.glitch("A30", self._now)
 
     def _past(self, stream: int) -> Past:
         """Of a stream that is not open: the peer opens the odd ones if it is the client, and nobody the even ones."""
@@ -226,6 +239,7 @@ CONTROL: Mapping[int, Handle] = {
     frames.PING: Control._ping,
     frames.GOAWAY: Control._goaway,
     frames.WINDOW_UPDATE: Control._window_update,
+    frames.PRIORITY_UPDATE: Control._priority_update,
 }
 
 _SETTINGS: Mapping[int, Callable[[Control, int], None]] = {

@@ -43,7 +43,7 @@ class RelayCore:
         self._limits = limits
         self._clock = clock
         self._extended_connect = extended_connect
-        self._budgets = Budgets(limits)
+        self._budgets = Budgets(limits, clock)
         self._streams: dict[int, Stream] = {}
         self._gone = Gone()
         self._blocked: dict[int, None] = {}
@@ -148,6 +148,14 @@ class RelayCore:
 
     def shutdown(self, code: int) -> None:
         self._fail(code)
+
+    def _forget(self, number: int, stream: Stream) -> None:
+        """It ended in order in both directions."""
+        del self._streams[number]
+        if stream.tiny:
+            self._budgets.tiny_taken(stream.tiny)
+        if self._draining:
+            self._close_if_drained()
 
     # Draining: GOAWAY 2^31-1 and a PING; when it comes back every stream that crossed is here (RFC 9113 section 6.8)
 

@@ -86,9 +86,7 @@ class Sending(RelayCore):
         if self._blocked:
             self._blocked.pop(number, None)
         if stream.state & REMOTE_ENDED:
-            del self._streams[number]
-            if self._draining:
-                self._close_if_drained()
+            self._forget(number, stream)
 
     # Bodies
 
@@ -128,6 +126,9 @@ class Sending(RelayCore):
         if known is None or known.state & REMOTE_ENDED:
             return
         known.owed += flow
+        if known.tiny and known.in_window + known.owed >= self._stream_window:  # nothing waits
+            self._budgets.tiny_taken(known.tiny)
+            known.tiny = 0
         if known.owed * 2 >= self._stream_window:
             self._announce(stream, known)
 
@@ -144,8 +145,6 @@ class Sending(RelayCore):
         self._out.append(window_update(number, stream.owed))
         stream.in_window += stream.owed
         stream.owed = 0
-        if stream.in_window >= self._stream_window:
-            self._budgets.tiny_taken()
 
     def reset(self, stream: int, code: int) -> None:
         if self._streams.pop(stream, None) is not None:
@@ -167,8 +166,8 @@ class Sending(RelayCore):
         return data
 
     def sent(self, unsent: int) -> None:
+        if self._budgets.has_replies:
+            self._budgets.replies_sent(self._unsent - unsent, unsent)
         self._unsent = unsent
-        if not unsent:
-            self._budgets.replies_sent()
         if self._blocked:
             self._wake()

@@ -212,6 +212,7 @@ class RelaySession(Control):
             if not size:
                 self._empty()
             elif stream.in_window + flow + stream.owed < self._stream_window:
+                stream.tiny += 1
                 self._budgets.tiny_data()
         if size and self._empty_run:
             self._not_empty()
@@ -220,9 +221,7 @@ class RelaySession(Control):
     def _remote_ended(self, number: int, stream: Stream) -> None:
         stream.state |= REMOTE_ENDED
         if stream.state & LOCAL_ENDED:
-            del self._streams[number]
-            if self._draining:
-                self._close_if_drained()
+            self._forget(number, stream)
 
     # Header blocks
 
