@@ -208,11 +208,14 @@ class Exchange:
         fields, body = error_answer(error, self.decision_id, is_grpc=self.is_grpc)
         if self.head is not None and self.head.method == b"HEAD":
             body = b""
-        self._down.head(self._stream, fields + self.extra_response, not body)
+        is_malformed = isinstance(error, BadRequest)  # then the answer is no good end (RFC 9113 section 8.1.1)
+        self._down.head(self._stream, fields + self.extra_response, not body and not is_malformed)
         if body and self._down.credit(self._stream) >= len(body):
-            self._down.data(self._stream, body, True)
+            self._down.data(self._stream, body, not is_malformed)
         elif body:  # a client that grants no window has at least the status
             self._down.reset(self._stream, ErrorCode.CANCEL)
+        if is_malformed:
+            self._down.reset(self._stream, ErrorCode.PROTOCOL_ERROR)
         self._end()
 
     def _break_off(self) -> None:

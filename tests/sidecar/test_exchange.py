@@ -295,6 +295,17 @@ def test_i16_an_error_is_answered_as_problem_json_that_reflects_nothing(error: R
     assert talk.x.status == status
 
 
+@pytest.mark.parametrize("fields", [GET, HEAD])
+def test_b01_a_malformed_request_is_answered_and_its_stream_ends_in_an_error(fields: Fields) -> None:
+    """The 400 tells a person; the reset is what a malformed request must get (RFC 9113 section 8.1.1)."""
+    talk = Talk(fields)
+    talk.x.fail(BadRequest())
+    assert talk.down.heads[0][0] == (b":status", b"400")
+    assert not talk.down.sent_end
+    assert talk.down.reset_code == ErrorCode.PROTOCOL_ERROR
+    assert talk.ended == ["bad_request"]
+
+
 def test_a_denial_carries_its_decision_id() -> None:
     """In a header and in the body, so that an operator can be asked why."""
     talk = Talk()
