@@ -90,8 +90,8 @@ class Limits:
     control_frames_queued_max: int = 1_000
     """Acknowledgements and resets that a peer elicited and does not read (rows A07, A09, A11)."""
     glitches_max: int = 10_000
-    """Frames without use within 30 s: PING, unknown types, frames for streams long gone, and, counting tenfold, SETTINGS
-    and streams beyond the limit (rows A28, A30, A35)."""
+    """Frames without use within 30 s: PING, unknown types, frames for streams long gone, and, counting tenfold,
+    SETTINGS and streams beyond the limit (rows A28, A30, A35)."""
     premature_resets_max: int = 250
     """Within 10 s: requests given up unanswered within half a second, or that we had to reset, beyond those answered
     (rows A01, A02)."""

@@ -214,9 +214,12 @@ class DataPlane:
         if peer is not None:
             connection.expires_at = self._driver.tick() + peer.not_after - time.time()
         await connection.run(first)
-        fault = getattr(session, "fault", None)  # a head so malformed that it never became a request
-        if isinstance(fault, RequestError):
-            self._metrics.refused(fault.row, fault.reason)
+        self._ended(session)
+
+    def _ended(self, session: Session) -> None:
+        """Of what never became a request (a malformed head, a flood) no exchange tells."""
+        if session.fault is not None:
+            self._metrics.refused(session.fault.row, session.fault.reason)
 
     # Pools
 
@@ -227,7 +230,7 @@ class DataPlane:
         return Pool(
             str(inbound.app),
             self._driver,
-            lambda: dial_app(self._driver, self._config, inbound),
+            lambda: dial_app(self._driver, self._config, inbound, self._ended),
             connections_max=APP_HTTP2_CONNECTIONS_MAX if is_http2 else limits.app_connections_max,
             streams_per_connection=limits.streams_per_connection_max if is_http2 else 1,
             waiting_max=limits.waiting_exchanges_max,
@@ -238,7 +241,7 @@ class DataPlane:
         return Pool(
             endpoint.address,
             self._driver,
-            lambda: dial_mesh(self._driver, self._config, self._identity, endpoint),
+            lambda: dial_mesh(self._driver, self._config, self._identity, endpoint, self._ended),
             connections_max=MESH_CONNECTIONS_PER_ENDPOINT_MAX,
             streams_per_connection=limits.streams_per_connection_max,
             waiting_max=limits.waiting_exchanges_max,
@@ -248,15 +251,19 @@ class DataPlane:
 
     def _sweep_connection(self, connection: Connection, now: float) -> None:
         """A connection ends when its certificate does (row F15), takes no new streams from half of that life on, and
-        goes when nobody has used it for long. Whoever does not do their part in that is not waited for (A14, I01)."""
+        goes when nobody has used it for long. Whoever does not do their part in that is not waited for (A14, I01), nor
+        is a sidecar that gives no sign of life."""
         session, timeouts = connection.session, self._config.timeouts
         is_quiet = not session.open_streams
         closed_s = _lasts_s(connection, "closed", session.closed, now)
-        is_unused = is_quiet and now - connection.activity > (connection.idle_s or timeouts.connection_idle_s)
+        is_unused = is_quiet and now - _used_at(connection) > (connection.idle_s or timeouts.connection_idle_s)
         is_old = now - connection.opened > CONNECTION_AGE_MAX_S and not session.draining
         drained_s = _lasts_s(connection, "drained", is_quiet and session.draining, now)
         awaiting_s = _lasts_s(connection, "awaiting", is_quiet and session.awaits_rest, now)
-        if closed_s > CLOSED_MAX_S or (connection.unsent and now - connection.sent_at > timeouts.idle_s):
+        is_dead = (
+            session.awaits_pong and now - connection.activity > timeouts.keepalive_s + timeouts.keepalive_timeout_s
+        )
+        if is_dead or closed_s > CLOSED_MAX_S or (connection.unsent and now - connection.sent_at > timeouts.idle_s):
             connection.close()
             return
         if connection.expires_at is not None and now >= connection.expires_at:
@@ -270,9 +277,31 @@ class DataPlane:
             session.drain()
         elif is_old or is_unused:
             session.drain()
+        elif self._is_due_for_ping(connection, now):
+            connection.since["asked"] = now
+            session.ping()
         else:
             return
         self._driver.touched.add(session)
+
+    def _is_due_for_ping(self, connection: Connection, now: float) -> bool:
+        """Whether nothing came for so long that the other sidecar may be gone, its address with it (RFC 9113 section
+        6.7). A connection that waits for use is asked about by its client only: by both, each would take the other's
+        question for use."""
+        session = connection.session
+        is_kept = connection.kind == "mesh_client" or (connection.kind == "mesh_server" and session.open_streams > 0)
+        is_silent = now - connection.activity > self._config.timeouts.keepalive_s
+        return is_kept and is_silent and not session.awaits_pong and not session.closed
+
+
+def _used_at(connection: Connection) -> float:
+    """Monotonic time of the last sign that somebody uses the connection. The answer to our own PING is none."""
+    session, since, activity = connection.session, connection.since, connection.activity
+    if not session.awaits_pong and since.pop("asked", None) is not None:
+        since["answered"] = activity
+    if session.open_streams or not ("asked" in since or since.get("answered") == activity):
+        since["used"] = activity
+    return since.get("used", connection.opened)
 
 
 def _lasts_s(connection: Connection, state: str, holds: bool, now: float) -> float:
