@@ -14,15 +14,17 @@ import click
 
 from benchmarks import report, tools
 from benchmarks.envoy import Envoy
+from benchmarks.haproxy import HAProxy
 from benchmarks.load import LoadFailed
 from benchmarks.ours import Ours
 from benchmarks.runner import Options, run
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.system import Cores, NotStarted, System
+from sidecar.config import Config
 
 LATEST = tools.ROOT / "benchmarks" / "results" / "latest.json"
 QUICK = 0.2
-NAMES = ("ours", "envoy", "haproxy")
+NAMES = ("ours", "base", "envoy", "haproxy")
 
 
 def machine() -> dict[str, object]:
@@ -44,13 +46,13 @@ def machine() -> dict[str, object]:
     }
 
 
-def systems_of(names: Sequence[str], engine: str) -> list[System]:
+def systems_of(names: Sequence[str], engine: str, base: Path | None) -> list[System]:
     """Raises Missing."""
-    from benchmarks.haproxy import HAProxy
-
     made: list[System] = []
     if "ours" in names:
         made.append(Ours(engine))
+    if "base" in names and base:
+        made.append(Ours(engine, name="base", tree=base.resolve()))
     if "envoy" in names:
         made.append(Envoy())
     if "haproxy" in names and tools.find("haproxy"):
@@ -61,28 +63,35 @@ def systems_of(names: Sequence[str], engine: str) -> list[System]:
 @click.command(help="Paired runs against Envoy, as ratios. docs/performance.md says how to read them.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--scenario", "numbers", multiple=True, type=click.IntRange(1, 9), help="1 to 8; again for more; all.")
-@click.option("--engine", default="reference", show_default=True, type=click.Choice(["relay", "reference"]))
+@click.option(
+    "--engine", default=Config(service="-").http2_engine, show_default=True, type=click.Choice(["relay", "reference"])
+)
 @click.option("--quick", is_flag=True, help="A fifth of the work; nothing is written down unless --output says where.")
 @click.option("--only", type=click.Choice(NAMES), help="One system, absolute figures, no ratios.")
 @click.option("--without", multiple=True, type=click.Choice(NAMES[1:]), help="Leave this one out.")
+@click.option(
+    "--base",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Another checkout of this project, as one more column: what a change gave.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Where results go; results/latest.json.")
 def main(
     rounds: int, numbers: tuple[int, ...], engine: str, quick: bool, only: str | None, without: tuple[str, ...],
-    output: Path | None,
+    base: Path | None, output: Path | None,
 ) -> None:  # fmt: skip
     names = [only] if only else [name for name in NAMES if name not in without]
     path = output or (None if quick or only else LATEST)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        systems = systems_of(names, engine)
+        systems = systems_of(names, engine, base)
         options = Options(rounds=rounds, share=QUICK if quick else 1.0, say=click.echo)
         records = {}
         for number in [number for number in numbers or SCENARIOS if number in SCENARIOS]:
             scenario = SCENARIOS[number]
             click.echo(f"scenario {number}: {scenario.title}")
             results = run(scenario, systems, options)
-            about = {"date": now(), "engine": engine, "rounds": rounds, "quick": quick}
+            about: dict[str, object] = {"date": now(), "engine": engine, "rounds": rounds, "quick": quick}
             records[str(number)] = report.scenario_record(scenario, results, about)
             for line in report.table(records[str(number)], number):
                 click.echo(line)

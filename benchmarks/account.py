@@ -1,7 +1,7 @@
 """What a process used, by the kernel's own accounting: CPU time from schedstat, memory from smaps_rollup.
 
-`schedstat` counts nanoseconds on a CPU for each thread; `utime` and `stime` count ticks of 10 ms, too coarse for a short
-run. Threads that ended meanwhile are not counted; none of the systems measured here ends one under load.
+`schedstat` counts nanoseconds on a CPU for each thread; `utime` and `stime` count ticks of 10 ms, too coarse for a
+short run. Threads that ended meanwhile are not counted; none of the systems measured here ends one under load.
 """
 
 from __future__ import annotations

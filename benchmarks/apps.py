@@ -1,4 +1,4 @@
-"""The services behind sidecar B: nghttpd for HTTP/2 and gRPC, nginx for HTTP/1.1. Both are far faster than any proxy here."""
+"""The services behind sidecar B: nghttpd for HTTP/2 and gRPC, nginx for HTTP/1.1. Both outrun any proxy."""
 
 from __future__ import annotations
 

@@ -59,13 +59,12 @@ def issue(directory: Path, names: dict[str, str]) -> dict[str, Files]:
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(authority, hashes.SHA256())
     )
-    anchors = directory / "anchors.pem"
-    anchors.write_bytes(root.public_bytes(serialization.Encoding.PEM))
+    anchors = root.public_bytes(serialization.Encoding.PEM)
     files = {}
     for name, principal in names.items():
         key = ec.generate_private_key(ec.SECP256R1())
         leaf = (
-            _builder(principal.rpartition("/")[2], "benchmark", key.public_key(), now)
+            _builder(principal, "benchmark", key.public_key(), now)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(
@@ -81,12 +80,21 @@ def issue(directory: Path, names: dict[str, str]) -> dict[str, Files]:
         secret = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        one = Files(
-            chain=directory / f"{name}.pem", key=directory / f"{name}.key", both=directory / f"{name}.both.pem",
-            anchors=anchors,
-        )  # fmt: skip
-        one.chain.write_bytes(chain)
-        one.key.write_bytes(secret)
-        one.both.write_bytes(chain + secret)
-        files[name] = one
+        files[name] = written(directory, name, chain=chain, key=secret, anchors=anchors)
+    return files
+
+
+def written(directory: Path, name: str, *, chain: bytes, key: bytes, anchors: bytes) -> Files:
+    """PEM in files. Keys lie on a disk here, as they never do in the mesh: the other systems take nothing else."""
+    files = Files(
+        chain=directory / f"{name}.pem",
+        key=directory / f"{name}.key",
+        both=directory / f"{name}.both.pem",
+        anchors=directory / f"{name}.anchors.pem",
+    )
+    for path, content in (
+        (files.chain, chain), (files.key, key), (files.both, chain + key), (files.anchors, anchors),
+    ):  # fmt: skip
+        path.touch(mode=0o600)
+        path.write_bytes(content)
     return files

@@ -18,6 +18,7 @@ from typing import Any
 import trio
 
 from benchmarks.system import NotStarted, ended, pinned
+from benchmarks.tools import ROOT
 from certs.spiffe_id import SpiffeId, TrustDomain
 from protos.hauberk.v1 import discovery_pb2 as pb
 from sidecar.config import Config
@@ -91,13 +92,13 @@ async def _crowd(plan: Json) -> None:
 def gathered(plan: Json, *, core: int) -> Iterator[None]:
     """While the block runs, everybody in the plan is a member. Raises NotStarted."""
     command = pinned(core, [sys.executable, "-m", "benchmarks.crowd"])
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin
     assert process.stdout
     try:
-        process.stdin.write(json.dumps(plan) + "\n")
+        process.stdin.write(json.dumps(plan).encode() + b"\n")
         process.stdin.flush()
-        if process.stdout.readline().strip() != HOLDING:
+        if process.stdout.readline().decode().strip() != HOLDING:
             raise NotStarted("not all of the crowd could join")
         yield
     finally:

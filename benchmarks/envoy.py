@@ -54,7 +54,13 @@ class Envoy:
                 log: Path = setup.directory / f"envoy-{side}.log"
                 wait_until(lambda admin=admin: _is_ready(admin), f"envoy {side} is ready", (process, log))  # type: ignore[misc]  # bound now
                 pids[side] = process.pid
-            yield Pair(port=port, outbound=[pids["outbound"]], inbound=[pids["inbound"]])
+            yield Pair(
+                port=port,
+                mesh_port=mesh_port,
+                caller=files["a"],
+                outbound=[pids["outbound"]],
+                inbound=[pids["inbound"]],
+            )
 
 
 def _is_ready(admin: int) -> bool:

@@ -1,7 +1,7 @@
 """Connections that are opened, used for one request and then held: what 1,000 of them cost in memory.
 
-`python -m benchmarks.idle PORT COUNT` opens them, prints a line when all were answered, and holds them until its
-standard input ends.
+`python -m benchmarks.idle PORT COUNT [CHAIN KEY ANCHORS]` opens them, in the clear or as another sidecar would, prints
+a line when all were answered, and holds them until its standard input ends.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,26 +19,48 @@ import h2.connection
 import h2.events
 
 from benchmarks import work
+from benchmarks.certificates import Files
 from benchmarks.system import NotStarted, ended, pinned
+from benchmarks.tools import ROOT
 
+AUTHORITY = f"{work.SERVICE}.{work.NAMESPACE}:{work.SERVICE_PORT}"
 HOLDING = "holding"
 ANSWER_S = 30.0
 
 
-def open_one(port: int, rng: random.Random) -> socket.socket:
+def context_of(chain: str, key: str, anchors: str) -> ssl.SSLContext:
+    """As sidecars have it; who answers is the systems' concern, not this test's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.load_verify_locations(anchors)
+    context.load_cert_chain(chain, key)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def open_one(port: int, rng: random.Random, context: ssl.SSLContext | None) -> socket.socket:
     """An HTTP/2 connection on which one request was answered. NotStarted if it was not."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_S)
-    session = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+    if context:
+        sock = context.wrap_socket(sock, server_hostname=work.SERVICE)
+    session = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
     session.initiate_connection()
     target = next(work.targets(work.paths(), 1, rng))
-    fields = [tuple(header.split(": ", 1)) for header in work.headers(rng)]
-    head = [(":method", "GET"), (":scheme", "http"), (":authority", work.SERVICE), (":path", target), *fields]
+    fields = [(name, value) for name, _, value in (header.partition(": ") for header in work.headers(rng))]
+    head = [
+        (":method", "GET"),
+        (":scheme", "https" if context else "http"),
+        (":authority", AUTHORITY),
+        (":path", target),
+        *fields,
+    ]
     session.send_headers(1, head, end_stream=True)
     sock.sendall(session.data_to_send())
     while data := sock.recv(65_536):
         for event in session.receive_data(data):
-            if isinstance(event, h2.events.ResponseReceived) and dict(event.headers)[":status"] != "200":
-                raise NotStarted(f"an idle connection was answered {dict(event.headers)[':status']}")
+            if isinstance(event, h2.events.ResponseReceived) and (b":status", b"200") not in event.headers:
+                raise NotStarted(f"the request on an idle connection was answered {event.headers}")
             if isinstance(event, h2.events.StreamEnded):
                 sock.sendall(session.data_to_send())
                 return sock
@@ -46,10 +69,12 @@ def open_one(port: int, rng: random.Random) -> socket.socket:
 
 
 @contextlib.contextmanager
-def held(port: int, count: int, *, core: int) -> Iterator[None]:
-    """While the block runs, a process holds `count` connections. Raises NotStarted."""
-    command = pinned(core, [sys.executable, "-m", "benchmarks.idle", str(port), str(count)])
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def held(port: int, count: int, *, core: int, files: Files | None = None) -> Iterator[None]:
+    """While the block runs, a process holds `count` connections, with mutual TLS if `files`. Raises NotStarted."""
+    words = [sys.executable, "-m", "benchmarks.idle", str(port), str(count)]
+    if files:
+        words += [str(files.chain), str(files.key), str(files.anchors)]
+    process = subprocess.Popen(pinned(core, words), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin
     assert process.stdout
     try:
@@ -63,9 +88,10 @@ def held(port: int, count: int, *, core: int) -> Iterator[None]:
 
 
 def main() -> None:
-    port, count = map(int, sys.argv[1:])
+    port, count, files = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    context = context_of(*files) if files else None
     rng = random.Random(port)
-    connections = [open_one(port, rng) for _ in range(count)]
+    connections = [open_one(port, rng, context) for _ in range(count)]
     sys.stdout.write(f"{HOLDING}\n")
     sys.stdout.flush()
     sys.stdin.read()

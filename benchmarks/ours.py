@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
+import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import trio
+from cryptography.hazmat.primitives import serialization
+
 from benchmarks import work
+from benchmarks.certificates import Files, written
 from benchmarks.crowd import gathered
 from benchmarks.system import Pair, Running, Setup, pinned
+from benchmarks.tools import ROOT
+from sidecar.config_load import parse
+from sidecar.identity.bootstrap import join, read_token
 from tests.e2e.harness import Inbound, Member, Mesh, Process
 
 POLICY_RULES = 100
@@ -22,28 +32,30 @@ POLICY_RULES = 100
 class PinnedMesh(Mesh):
     """A mesh whose sidecars share one core and whose control plane is elsewhere."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, tree: Path) -> None:
         super().__init__(setup.directory)
         self._cores = setup.cores
+        self._tree = tree
 
     def start(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> Process:
         core = self._cores.sidecars if name in (work.CALLER, work.SERVICE) else self._cores.rest
-        return super().start(name, pinned(core, command), environ)
+        return super().start(name, pinned(core, command), {"PYTHONPATH": str(self._tree), **(environ or {})})
 
 
 class Ours:
-    name = "ours"
-
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, *, name: str = "ours", tree: Path = ROOT) -> None:
+        """`tree`: the checkout whose code is run; another one than this is how a change is compared with what was."""
+        self.name = name
         self._engine = engine
-        self.version = f"{version('hauberk')} ({engine})"
+        self._tree = tree
+        self.version = f"{version('hauberk')} {revision(tree)} ({engine})"
 
     @contextlib.contextmanager
     def start(self, setup: Setup) -> Iterator[Running]:
-        with PinnedMesh(setup) as mesh, ExitStack() as stack:
+        with PinnedMesh(setup, self._tree) as mesh, ExitStack() as stack:
             mesh.start_control_plane()
             apply(mesh, setup.rules)
-            common = {"http2_engine": self._engine, "access_log": "denied"}
+            common: dict[str, Any] = {"http2_engine": self._engine, "access_log": "denied"}
             service = mesh.sidecar(
                 work.SERVICE,
                 inbound=[Inbound(work.SERVICE_PORT, f"127.0.0.1:{setup.app}", "http1" if setup.is_http1 else "http2")],
@@ -56,12 +68,45 @@ class Ours:
             caller = mesh.sidecar(work.CALLER, calls=calls, **common)
             mesh.wait_ready(service, caller)
             mesh.wait_reached(caller, work.SERVICE)
-            yield Pair(port=caller.ports[work.SERVICE], outbound=pids(caller), inbound=pids(service))
+            yield Pair(
+                port=caller.ports[work.SERVICE],
+                mesh_port=int(service.status["mesh"].rpartition(":")[2]),
+                caller=joined(mesh),
+                outbound=pids(caller),
+                inbound=pids(service),
+            )
 
 
 def pids(member: Member) -> list[int]:
     """taskset becomes what it starts, so a process is still the one that was started."""
     return [member.process.popen.pid]
+
+
+def revision(tree: Path) -> str:
+    """Of a checkout, with a mark if it was changed since; empty where there is no git."""
+    command = ["git", "-C", str(tree), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
+def joined(mesh: Mesh) -> Files:
+    """Joins as the caller once more, and puts what that gives into files: for load that plays a sidecar."""
+    where = {
+        "service": work.CALLER,
+        "namespace": work.NAMESPACE,
+        "control_plane": f"127.0.0.1:{mesh.listen}",
+        "join_token_file": str(mesh.token(work.CALLER)),
+    }
+    config = parse(where, "benchmark")
+    member = trio.run(join, config, read_token(config.join_token_file), time.time)
+    chain = "".join(map(ssl.DER_cert_to_PEM_cert, member.svid.chain_der))
+    key = member.svid.private_key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    anchors = "".join(map(ssl.DER_cert_to_PEM_cert, member.bundle.anchors_der))
+    return written(mesh.directory, "caller", chain=chain.encode(), key=key, anchors=anchors.encode())
 
 
 def stranger_names() -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.account import Memory
-from benchmarks.runner import Result, Sample
+from benchmarks.runner import PLAIN, Result, Sample
 from benchmarks.scenarios import Scenario
 
 Json = dict[str, Any]
@@ -26,6 +26,10 @@ PER_REQUEST: Mapping[str, Callable[[Sample], float]] = {
     "p999": lambda one: one.p999_us,
     "bytes_per_cpu_second": lambda one: one.octets_per_cpu_s,
 }
+
+
+SHORT = ("cpu_per_request_ratio", "throughput_ratio", "p50_ratio", "p99_ratio", "memory_ratio")
+"""What the table shows of the comparisons with others than Envoy."""
 
 
 def spread(values: Sequence[float]) -> Json:
@@ -82,8 +86,8 @@ def absolute(result: Result, loads: Sequence[str]) -> Json:
     if len(loads) > 1:
         found["parts"] = {name: figures(result.samples[name]) for name in loads}
     found["memory"] = {"idle": octets(result.idle), "after": octets(result.after)}
-    if result.idle_connection_octets is not None:
-        found["idle_connection_octets"] = rounded(result.idle_connection_octets)
+    if result.connection_octets:
+        found["idle_connection_octets"] = {name: rounded(value) for name, value in result.connection_octets.items()}
     return found
 
 
@@ -103,10 +107,14 @@ def compared(ours: Result, other: Result, loads: Sequence[str]) -> Json:
     found = of(combined(list(ours.samples.values())), combined(list(other.samples.values())))
     if len(loads) > 1:
         found["parts"] = {name: of(ours.samples[name], other.samples[name]) for name in loads}
-    found["memory_ratio"] = spread([ours.after.rss_octets / other.after.rss_octets])
     found["idle_memory_ratio"] = spread([ours.idle.rss_octets / other.idle.rss_octets])
-    if ours.idle_connection_octets is not None and other.idle_connection_octets:
-        found["idle_connection_memory_ratio"] = spread([ours.idle_connection_octets / other.idle_connection_octets])
+    found["after_memory_ratio"] = spread([ours.after.rss_octets / other.after.rss_octets])
+    found["memory_ratio"] = found["after_memory_ratio"]
+    if ours.connection_octets and other.connection_octets:
+        for kind, value in ours.connection_octets.items():
+            found[f"idle_{kind}_connection_memory_ratio"] = spread([value / other.connection_octets[kind]])
+        both = sum(ours.connection_octets.values()) / sum(other.connection_octets.values())
+        found["memory_ratio"] = spread([both])  # what scenario 7 is about: memory for an idle connection
     return found
 
 
@@ -121,6 +129,8 @@ def scenario_record(scenario: Scenario, results: Mapping[str, Result], about: Ma
         for name, result in results.items()
         if "ours" in results and name not in ("ours", "envoy")
     }
+    if PLAIN in further:
+        record["growth_ratio"] = further[PLAIN]["cpu_per_request_ratio"]
     if further:
         record["against"] = further
     record["absolute"] = {name: absolute(result, loads) for name, result in results.items()}
@@ -137,7 +147,7 @@ def memory_record(scenarios: Mapping[str, Json]) -> Json | None:
     return {
         "title": "resident memory, idle and after each scenario",
         "memory_ratio": spread(idle),
-        "after": {name: one["memory_ratio"] for name, one in compared_ones.items()},
+        "after": {name: one["after_memory_ratio"] for name, one in compared_ones.items()},
     }
 
 
@@ -148,7 +158,7 @@ def table(record: Json, number: int | str) -> Iterator[str]:
         parts = [("", found), *found.get("parts", {}).items()]
         for part, ratios_of in parts:
             for name, value in ratios_of.items():
-                if name.endswith("_ratio"):
+                if name.endswith("_ratio") and (against == "envoy" or name in SHORT):
                     label = f"{part + ' ' if part else ''}{name.removesuffix('_ratio')}"
                     yield (
                         f"  ours/{against:8} {label:28}"

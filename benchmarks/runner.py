@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ from benchmarks.system import Cores, NotStarted, Running, Setup, System, pinned
 from benchmarks.tools import need
 
 LOAD_S = 600.0
+PLAIN = "plain"
+"""Ours without the crowd, in scenario 8."""
 LAST_WORDS = 1_500
 WARM_UP = 0.1
 """Of a round's work."""
@@ -64,8 +66,8 @@ class Result:
     after: Memory
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     """By load, in the order of rounds."""
-    idle_connection_octets: float | None = None
-    """Resident memory of both sidecars for one connection held (scenario 7)."""
+    connection_octets: Mapping[str, float] = field(default_factory=dict)
+    """Resident memory of both sidecars for one idle connection (scenario 7): "app" in the clear, "mesh" with TLS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,31 +188,45 @@ def run_in(directory: Path, scenario: Scenario, systems: Sequence[System], optio
             )
         running: dict[str, Running] = {}
         idle: dict[str, Memory] = {}
-        for system in systems:
-            own = directory / system.name
+        for name, system, crowd in cast_of(scenario, systems):
+            own = directory / name
             own.mkdir()
-            setup = Setup(app=app, is_http1=scenario.is_http1, crowd=scenario.crowd, cores=cores, directory=own)
-            running[system.name] = stack.enter_context(system.start(setup))
+            setup = Setup(app=app, is_http1=scenario.is_http1, crowd=crowd, cores=cores, directory=own)
+            running[name] = stack.enter_context(system.start(setup))
         for name, one in running.items():
             idle[name] = memory_of(one)
             for load in scenario.loads.values():
                 driver.drive(load.scaled(options.share * WARM_UP), one)
-        per_connection: dict[str, float] = {}
+        held_octets: dict[str, Mapping[str, float]] = {}
         if scenario.idle_connections:
             for name, one in running.items():
-                before = memory_of(one).rss_octets
-                stack.enter_context(held(one.port, scenario.idle_connections, core=cores.rest))
-                per_connection[name] = (memory_of(one).rss_octets - before) / scenario.idle_connections
+                held_octets[name] = hold(stack, one, scenario.idle_connections, cores)
         samples = measure(scenario, running, driver, options)
         return {
             name: Result(
                 idle=idle[name],
                 after=memory_of(one),
                 samples=samples[name],
-                idle_connection_octets=per_connection.get(name),
+                connection_octets=held_octets.get(name, {}),
             )
             for name, one in running.items()
         }
+
+
+def cast_of(scenario: Scenario, systems: Sequence[System]) -> list[tuple[str, System, bool]]:
+    """(name, system, whether with the crowd). With a crowd, ours without it is one more: cost must not grow."""
+    found = [(system.name, system, scenario.crowd) for system in systems]
+    return found + [(PLAIN, system, False) for name, system, crowd in found if name == "ours" and crowd]
+
+
+def hold(stack: ExitStack, running: Running, count: int, cores: Cores) -> dict[str, float]:
+    """Opens `count` connections of each kind, held until `stack` ends; octets of resident memory for one of each."""
+    found = {}
+    for kind, port, files in (("app", running.port, None), ("mesh", running.mesh_port, running.caller)):
+        before = memory_of(running).rss_octets
+        stack.enter_context(held(port, count, core=cores.rest, files=files))
+        found[kind] = (memory_of(running).rss_octets - before) / count
+    return found
 
 
 def measure(
@@ -223,19 +239,20 @@ def measure(
             for name in order:
                 sample = driver.drive(load.scaled(options.share), running[name])
                 samples[name][load_name].append(sample)
-        options.say(round_line(number, scenario, samples))
+        for line in round_lines(number, samples):
+            options.say(line)
     return samples
 
 
-def round_line(number: int, scenario: Scenario, samples: dict[str, dict[str, list[Sample]]]) -> str:
-    parts = []
-    for load in scenario.loads:
-        figures = ", ".join(
-            f"{name} {of[load][-1].cpu_us_per_request:.0f}"
-            f" ({of[load][-1].outbound_cpu_s / of[load][-1].requests * 1e6:.0f}"
-            f" + {of[load][-1].inbound_cpu_s / of[load][-1].requests * 1e6:.0f}) us CPU,"
-            f" {of[load][-1].requests_per_s:.0f}/s, p50 {of[load][-1].p50_us:.0f} p99 {of[load][-1].p99_us:.0f} us"
-            for name, of in samples.items()
-        )
-        parts.append(figures if load == "all" else f"{load}: {figures}")
-    return f"  round {number + 1}: " + "; ".join(parts)
+def round_lines(number: int, samples: Mapping[str, Mapping[str, Sequence[Sample]]]) -> Iterator[str]:
+    """The last round of every system and load, absolute: outbound and inbound sidecar apart, then both."""
+    for name, loads in samples.items():
+        for load, of in loads.items():
+            one = of[-1]
+            label = name if load == "all" else f"{name} {load}"
+            yield (
+                f"  round {number + 1}  {label:12}"
+                f" {one.outbound_cpu_s / one.requests * 1e6:7.0f} + {one.inbound_cpu_s / one.requests * 1e6:7.0f}"
+                f" = {one.cpu_us_per_request:7.0f} us CPU/request {one.requests_per_s:7.0f}/s"
+                f"  p50 {one.p50_us:7.0f}  p99 {one.p99_us:7.0f} us"
+            )

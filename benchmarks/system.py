@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmarks import work
+from benchmarks.certificates import Files
 from benchmarks.tools import need
 
 START_S = 60.0
@@ -66,6 +67,14 @@ class Running(Protocol):
         """Where to aim: sidecar A's plaintext listener."""
 
     @property
+    def mesh_port(self) -> int:
+        """Sidecar B's, where another member of the mesh could aim as well."""
+
+    @property
+    def caller(self) -> Files:
+        """A certificate of the caller's, for whoever does."""
+
+    @property
     def outbound(self) -> Sequence[int]:
         """Process ids of sidecar A."""
 
@@ -90,6 +99,8 @@ class Pair:
     """`Running` in plain data."""
 
     port: int
+    mesh_port: int
+    caller: Files
     outbound: Sequence[int]
     inbound: Sequence[int]
 
