@@ -282,6 +282,8 @@ async def measure(arguments: argparse.Namespace) -> None:
                 profile.runcall(relay, hop, handler, heads)
                 pstats.Stats(profile).sort_stats("tottime").print_stats(28)
 
+        nursery.cancel_scope.cancel()
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

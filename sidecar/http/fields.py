@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-from sidecar.config import Limits
 from sidecar.errors import HeadersTooLarge, RequestError, UpstreamFailed
-from sidecar.http.session import Field, Fields
+from sidecar.http.session import Field
 
 FIELD_OVERHEAD_OCTETS = 32
 """RFC 9113 section 6.5.2."""
@@ -34,31 +33,22 @@ _NAME_TABLE = bytes(octet if octet in _TOKEN or octet == 0x3A else 0 for octet i
 _VALUE_TABLE = bytes(octet if octet in _VALUE else 0 for octet in range(256))
 
 
-def check_fields(fields: Sequence[Field], pseudo_count: int, limits: Limits, fault: Fault) -> bytes:
-    """Judge a field section whose first `pseudo_count` fields are known pseudo-header fields.
-
-    Counts and sizes are those received, with cookie crumbs single (rows A21, B38, B39). Values of pseudo-header
-    fields are judged by whoever knows them. Returns all names, joined, for `is_any_identity`.
-    Raises HeadersTooLarge (or UpstreamFailed when the fault is the upstream's) and `fault`."""
-    count = len(fields)
-    if count - pseudo_count > limits.header_fields_max:
-        raise _too_large("too many fields", "B38", fault)
-    if not count:
-        return b""
-    names, values = zip(*fields, strict=True)
-    all_names, all_values = b"".join(names), b"".join(values)
-    octets = len(all_names) + len(all_values) + FIELD_OVERHEAD_OCTETS * count
-    if octets > limits.header_list_octets_max:
-        raise _too_large("fields are too large", "B39", fault)
-    if b"\0" in all_names.translate(_NAME_TABLE) or all_names.count(b":") != pseudo_count or b"" in names:
+def check_names(names: Sequence[bytes], pseudo_count: int, fault: Fault) -> None:
+    """Judge the names of a field section, of which the first `pseudo_count` are known pseudo-header fields."""
+    joined = b"".join(names)
+    if b"\0" in joined.translate(_NAME_TABLE) or joined.count(b":") != pseudo_count or b"" in names:
         raise _name_fault(names[pseudo_count:], fault)
+
+
+def check_values(values: Sequence[bytes], joined: bytes, pseudo_count: int, fault: Fault) -> None:
+    """Judge the values, `joined` together; those of pseudo-header fields are judged by whoever knows them."""
     # `strip` gives back the very same object when there is nothing to strip, so comparing is cheap.
-    if b"\0" in all_values.translate(_VALUE_TABLE) or tuple(map(bytes.strip, values)) != values:
+    if b"\0" in joined.translate(_VALUE_TABLE) or tuple(map(bytes.strip, values)) != values:
         _check_values(values[pseudo_count:], fault)
-    return all_names
 
 
-def _too_large(detail: str, row: str, fault: Fault) -> RequestError:
+def too_large(detail: str, row: str, fault: Fault) -> RequestError:
+    """Whose fault it is decides whether it is 431 or 502."""
     return UpstreamFailed(detail, row=row) if fault is UpstreamFailed else HeadersTooLarge(detail, row=row)
 
 
@@ -94,16 +84,6 @@ def is_identity(name: bytes) -> bool:
     """Is this a field only we may set, in any spelling an app may take for it? (rows D01, D02)"""
     name = name.translate(_LIKE_A_DASH)
     return name.startswith(b"x-hauberk") or name == b"x-forwarded-client-cert"
-
-
-def without_identity(fields: Fields, all_names: bytes) -> Fields:
-    """`fields` without identity fields; `all_names` is what `check_fields` returned for them.
-
-    One look at all of them tells whether to look at each: names may only seem to be there where two meet."""
-    spelled = all_names.translate(_LIKE_A_DASH)
-    if b"x-hauberk" in spelled or b"x-forwarded-client-cert" in spelled:
-        return [field for field in fields if not is_identity(field[0])]
-    return fields
 
 
 def check_outgoing(fields: Iterable[Field]) -> None:

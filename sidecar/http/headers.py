@@ -5,8 +5,9 @@ second reading. The sessions (`sidecar.http.session`) translate to and from the 
 judge only what their own protocol adds (HTTP/1.1 framing). Whatever is not certainly right is refused; a refusal
 costs the one stream, never its connection, and names the row of the catalogue of bad inputs it comes from.
 
-What all field sections share is judged in `fields`; here each kind of message adds its own table of the names that
-mean something to it (`_REQUEST_RULES`, ...). A name in no table crosses as it is.
+What all field sections share is judged in `fields`, and what names alone decide once for each sequence of names, in
+`layout`; here each kind of message adds its own table of the names that mean something to it (`_REQUEST_RULES`, ...).
+A name in no table crosses as it is.
 
 Identity fields (`x-forwarded-client-cert`, `x-hauberk-*`, any spelling with `_`) are removed always, also when
 there is nothing to put in their place: an app must be able to believe them.
@@ -15,15 +16,29 @@ there is nothing to put in their place: an app must be able to believe them.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from sidecar.config import Limits
 from sidecar.errors import BadRequest, MethodNotAllowed, UpstreamFailed
 from sidecar.http.authority import Authority, parse_authority
-from sidecar.http.fields import Fault, check_fields, check_outgoing, content_length, without_identity
+from sidecar.http.fields import Fault, check_outgoing, content_length, is_identity
+from sidecar.http.layout import (
+    COOKIE,
+    DROP,
+    HOST,
+    LENGTH,
+    REFUSE,
+    TE,
+    TRACEPARENT,
+    TYPE,
+    Layout,
+    Layouts,
+    Names,
+    refuse_connection_fields,
+)
 from sidecar.http.paths import canonical
-from sidecar.http.session import Field, Fields
+from sidecar.http.session import Fields
 
 __all__ = [
     "BodyLength",
@@ -40,48 +55,40 @@ __all__ = [
 
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"})
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Z]{1,64}")
+_SCHEMES = frozenset({b"http", b"https"})
 _REQUEST_PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path"})
 _GRPC = re.compile(rb"application/grpc(?:[+;\t ].*)?", re.IGNORECASE)
 
-# What a name means to us.
-_DROP: Final = 1
-_REFUSE: Final = 2
-_HOST: Final = 3
-_LENGTH: Final = 4
-_COOKIE: Final = 5
-_TE: Final = 6
-_TYPE: Final = 7
-_TRACEPARENT: Final = 8
-
 _COMMON_RULES = {
     # RFC 9113 section 8.2.2. HTTP/1.1 sessions have taken their own out before.
-    b"connection": _REFUSE,
-    b"keep-alive": _REFUSE,
-    b"proxy-connection": _REFUSE,
-    b"transfer-encoding": _REFUSE,
-    b"upgrade": _REFUSE,
-    b"content-length": _LENGTH,
-    b"http2-settings": _DROP,
-    b"x-forwarded-client-cert": _DROP,
+    b"connection": REFUSE,
+    b"keep-alive": REFUSE,
+    b"proxy-connection": REFUSE,
+    b"transfer-encoding": REFUSE,
+    b"upgrade": REFUSE,
+    b"content-length": LENGTH,
+    b"http2-settings": DROP,
+    b"x-forwarded-client-cert": DROP,
 }
 _REQUEST_RULES = {
     **_COMMON_RULES,
-    b"host": _HOST,
-    b"te": _TE,
-    b"cookie": _COOKIE,
-    b"content-type": _TYPE,
-    b"traceparent": _TRACEPARENT,
-    b"proxy-authorization": _DROP,
+    b"host": HOST,
+    b"te": TE,
+    b"cookie": COOKIE,
+    b"content-type": TYPE,
+    b"traceparent": TRACEPARENT,
+    b"proxy-authorization": DROP,
 }
-_RESPONSE_RULES = {**_COMMON_RULES, b"te": _REFUSE}
+_RESPONSE_RULES = {**_COMMON_RULES, b"te": REFUSE}
 
 # RFC 9110 section 6.5.1: what frames, routes, modifies or authenticates a message, or says how to read its content.
-_NOT_IN_TRAILERS = frozenset(
+_TRAILER_RULES = dict.fromkeys(
     b"accept-encoding authorization cache-control connection content-encoding content-length content-range"
     b" content-type cookie date expect expires forwarded host http2-settings if-match if-modified-since"
     b" if-none-match if-range if-unmodified-since keep-alive location max-forwards pragma proxy-authenticate"
     b" proxy-authorization proxy-connection range retry-after set-cookie te traceparent tracestate trailer"
-    b" transfer-encoding upgrade vary www-authenticate x-forwarded-client-cert".split()
+    b" transfer-encoding upgrade vary www-authenticate x-forwarded-client-cert".split(),
+    DROP,
 )
 
 _LIMITS = Limits()
@@ -132,55 +139,60 @@ def admit_request(fields: Fields, end: bool, limits: Limits = _LIMITS) -> Reques
     """Judge a request head in the shape of RFC 9113 section 8.3.1; `end`: no body follows.
 
     Raises BadRequest, HeadersTooLarge, or MethodNotAllowed (CONNECT), with the row that was broken."""
-    pseudo: dict[bytes, bytes] = {}
-    for name, value in fields:
-        if name[:1] != b":":
-            break
-        if name in pseudo or name not in _REQUEST_PSEUDO:
-            row = "B34" if name == b":protocol" else "B01"
-            raise BadRequest("repeated or unknown pseudo-header field", row=row)
-        pseudo[name] = value
-    all_names = check_fields(fields, len(pseudo), limits, BadRequest)
-    method = _method(pseudo)
-    regular = fields[len(pseudo) :]
-    rules = _REQUEST_RULES
-    special = _Special([field for field in regular if field[0] in rules])
-    kept = [field for field in regular if field[0] not in rules]
-    kept += special.kept
-    authority = _authority(pseudo.get(b":authority"), special.host)
+    layout, values = _REQUESTS.read(fields, limits, BadRequest)
+    method = _method(layout, values)
+    special = _Special(layout, fields)
+    kept = [*layout.kept(fields), *special.kept]
+    authority = _authority(values[layout.authority] if layout.authority >= 0 else None, special.host)
     if special.length and end:
         raise BadRequest("content-length without a body", row="B17")
-    path, target, without_params = canonical(pseudo[b":path"], method)
+    path, target, without_params = canonical(values[layout.path], method)
     return RequestHead(
         method=method,
-        scheme=pseudo[b":scheme"],
+        scheme=values[layout.scheme],
         authority=authority.text,
         host=authority.host,
         port=authority.port,
         target=target,
         path=path,
         without_params=without_params,
-        fields=without_identity(kept, all_names),
+        fields=kept,
         content_length=special.length,
         is_grpc=special.is_grpc,
         traceparent=special.traceparent or None,
     )
 
 
-def _method(pseudo: dict[bytes, bytes]) -> bytes:
+def _request_names(names: Names, fault: Fault) -> int:
+    """How many pseudo-header fields lead; each at most once and none that we do not know."""
+    count = 0
+    for name in names:
+        if name[:1] != b":":
+            break
+        if name not in _REQUEST_PSEUDO or name in names[:count]:
+            row = "B34" if name == b":protocol" else "B01"
+            raise fault("repeated or unknown pseudo-header field", row=row)
+        count += 1
+    if names.count(b"host") > 1:
+        raise fault("repeated host", row="B08")
+    refuse_connection_fields(names, _REQUEST_RULES, lambda: fault("connection-specific field", row="B09"))
+    return count
+
+
+def _method(layout: Layout, values: Sequence[bytes]) -> bytes:
     """The method; with it, that the pseudo-header fields it needs are there and the scheme is one we know."""
-    method = pseudo.get(b":method")
-    if method is None:
+    if layout.method < 0:
         raise BadRequest("no method", row="B01")
+    method = values[layout.method]
     if method not in _METHODS:
         if method == b"CONNECT":
             raise MethodNotAllowed("CONNECT is not configured", row="B34")
         if not _METHOD.fullmatch(method):
             row = "B40" if _METHOD.fullmatch(method.upper()) else "B02"
             raise BadRequest("method is not an upper-case token", row=row)
-    if b":path" not in pseudo or b":scheme" not in pseudo:
+    if layout.path < 0 or layout.scheme < 0:
         raise BadRequest("missing pseudo-header field", row="B01")
-    if pseudo[b":scheme"] not in (b"http", b"https"):
+    if values[layout.scheme] not in _SCHEMES:
         raise BadRequest("scheme is neither http nor https", row="B05")
     return method
 
@@ -190,30 +202,34 @@ class _Special:
 
     __slots__ = ("host", "is_grpc", "kept", "length", "traceparent")
 
-    def __init__(self, fields: Fields) -> None:
+    def __init__(self, layout: Layout, fields: Fields) -> None:
         self.kept: Fields = []
         self.host: bytes | None = None
         self.length: int | None = None
         self.is_grpc = False
         self.traceparent: bytes | None = None
-        cookies: list[bytes] = []
-        for field in fields:
-            name, value = field
-            rule = _REQUEST_RULES[name]
-            if rule == _TYPE:
-                self.is_grpc = _GRPC.fullmatch(value) is not None
-                self.kept.append(field)
-            elif rule == _LENGTH:
-                self._read_length(value)
-            elif rule == _COOKIE:
-                cookies.append(value)
-            elif rule == _TRACEPARENT:
+        cookies: Fields = []
+        for rule, position in layout.special:
+            field = fields[position]
+            value = field[1]
+            if rule == TRACEPARENT:
                 # W3C Trace Context section 3.2.1: more than one is none. b"" marks that.
                 self.traceparent = value if self.traceparent is None else b""
-            elif rule != _DROP:
-                self._read_routing(rule, value)
-        if cookies:  # RFC 9113 section 8.2.3: crumbs are one field again for whoever cannot crumble
-            self.kept.append((b"cookie", b"; ".join(cookies)))
+            elif rule == TYPE:
+                self.is_grpc = _GRPC.fullmatch(value) is not None
+                self.kept.append(field)
+            elif rule == LENGTH:
+                self._read_length(value)
+            elif rule == COOKIE:
+                cookies.append(field)
+            elif rule == HOST:
+                self.host = value
+            else:
+                self._read_te(value)
+        if len(cookies) > 1:  # RFC 9113 section 8.2.3: crumbs are one field again for whoever cannot crumble
+            self.kept.append((b"cookie", b"; ".join([crumb for _, crumb in cookies])))
+        else:
+            self.kept += cookies
 
     def _read_length(self, value: bytes) -> None:
         length = content_length(value, BadRequest)
@@ -223,17 +239,10 @@ class _Special:
         elif length != self.length:
             raise BadRequest("conflicting content-lengths", row="B18")
 
-    def _read_routing(self, rule: int, value: bytes) -> None:
-        if rule == _HOST:
-            if self.host is not None:
-                raise BadRequest("repeated host", row="B08")
-            self.host = value
-        elif rule == _TE:
-            if value.lower() != b"trailers":
-                raise BadRequest("te other than trailers", row="B09")
-            self.kept.append((b"te", b"trailers"))
-        else:
-            raise BadRequest("connection-specific field", row="B09")
+    def _read_te(self, value: bytes) -> None:
+        if value.lower() != b"trailers":
+            raise BadRequest("te other than trailers", row="B09")
+        self.kept.append((b"te", b"trailers"))
 
 
 def _authority(given: bytes | None, host: bytes | None) -> Authority:
@@ -259,7 +268,10 @@ def request_fields(head: RequestHead, extra: Fields) -> Fields:
         *head.fields,
         *extra,
     ]
-    if head.traceparent is not None and not any(name == b"traceparent" for name, _ in extra):
+    if head.traceparent is not None:
+        for name, _ in extra:
+            if name == b"traceparent":
+                return out
         out.append((b"traceparent", head.traceparent))
     return out
 
@@ -293,25 +305,24 @@ def _status(fields: Fields) -> int:
 
 
 def _response_head(status: int, fields: Fields, limits: Limits) -> ResponseHead:
-    all_names = check_fields(fields, 1, limits, UpstreamFailed)
-    kept: Fields = []
+    layout, values = _RESPONSES.read(fields, limits, UpstreamFailed)
+    kept = [*layout.kept(fields)]
     length: int | None = None
-    rules = _RESPONSE_RULES
-    for field in fields[1:]:
-        rule = rules.get(field[0])
-        if rule is None:
-            kept.append(field)
-        elif rule == _LENGTH:
-            value = content_length(field[1], UpstreamFailed)
-            if length is None:
-                length = value
-                if status >= 200 and status != 204:  # RFC 9110 section 8.6: none in 1xx and 204
-                    kept.append((b"content-length", b"%d" % value))
-            elif value != length:
-                raise UpstreamFailed("conflicting content-lengths", row="B35")
-        elif rule == _REFUSE:
-            raise UpstreamFailed("connection-specific field", row="B35")
-    return ResponseHead(status=status, fields=without_identity(kept, all_names), content_length=length)
+    for _, position in layout.special:
+        value = content_length(values[position], UpstreamFailed)
+        if length is None:
+            length = value
+            if status >= 200 and status != 204:  # RFC 9110 section 8.6: none in 1xx and 204
+                kept.append((b"content-length", b"%d" % value))
+        elif value != length:
+            raise UpstreamFailed("conflicting content-lengths", row="B35")
+    return ResponseHead(status=status, fields=kept, content_length=length)
+
+
+def _response_names(names: Names, fault: Fault) -> int:
+    """One pseudo-header field leads: `_status` saw it."""
+    refuse_connection_fields(names, _RESPONSE_RULES, lambda: fault("connection-specific field", row="B35"))
+    return 1
 
 
 def response_fields(head: ResponseHead, extra: Fields) -> Fields:
@@ -327,15 +338,23 @@ def admit_trailers(fields: Fields, limits: Limits = _LIMITS, *, fault: Fault = B
 
     Raises `fault` (BadRequest for a request's, UpstreamFailed for a response's) for pseudo-header and malformed
     fields; fields that have no place in trailers are dropped (RFC 9110 section 6.5.1)."""
-    if any(name[:1] == b":" for name, _ in fields):
+    layout, _ = _TRAILERS.read(fields, limits, fault)
+    return [*layout.kept(fields)]
+
+
+def _trailer_names(names: Names, fault: Fault) -> int:
+    if any(name[:1] == b":" for name in names):
         raise fault("pseudo-header field in trailers", row="B37")
-    all_names = check_fields(fields, 0, limits, fault)
-    return without_identity([field for field in fields if _may_trail(field)], all_names)
+    return 0
 
 
-def _may_trail(field: Field) -> bool:
-    name = field[0]
-    return name not in _NOT_IN_TRAILERS and not name.replace(b"_", b"-").startswith(b"x-forwarded-")
+def _is_ours_in_trailers(name: bytes) -> bool:
+    return name.replace(b"_", b"-").startswith(b"x-forwarded-") or is_identity(name)
+
+
+_REQUESTS = Layouts(_REQUEST_RULES, _request_names)
+_RESPONSES = Layouts(_RESPONSE_RULES, _response_names)
+_TRAILERS = Layouts(_TRAILER_RULES, _trailer_names, _is_ours_in_trailers)
 
 
 class BodyLength:

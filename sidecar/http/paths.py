@@ -19,6 +19,7 @@ tabs. The query is no part of the path. It is checked for bytes that may not be 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from sidecar.errors import BadRequest
@@ -29,6 +30,8 @@ _PATH = _UNRESERVED + _SUB_DELIMS + b":@/"
 # `;` alone of the legal characters needs a closer look, for `without_params`.
 _PLAIN_PATH = _PATH.replace(b";", b"")
 _QUERY = bytes(byte for byte in range(0x21, 0x7F) if byte != 0x23)
+
+REMEMBERED_OCTETS_MAX = 128
 
 _TRIPLET = re.compile(rb"%([0-9A-Fa-f]{2})")
 _BAD_TRIPLET = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -58,6 +61,12 @@ def canonical(raw: bytes, method: bytes = b"GET") -> CanonicalPath:
     """The canonical form of a request target in origin-form (RFC 9112 section 3.2.1), or `*` with OPTIONS.
 
     `canonical(canonical(x).target)` is the same value. Raises BadRequest with the row that `raw` breaks."""
+    if len(raw) <= REMEMBERED_OCTETS_MAX and b"?" not in raw and raw[:1] == b"/":  # a query may hold secrets
+        return _remembered(raw)
+    return _canonical(raw, method)
+
+
+def _canonical(raw: bytes, method: bytes) -> CanonicalPath:
     path, mark, query = raw.partition(b"?")
     if mark and query.translate(None, _QUERY):
         raise _bad_octets(query)
@@ -71,6 +80,11 @@ def canonical(raw: bytes, method: bytes = b"GET") -> CanonicalPath:
     text = _normalize(path)
     without = _without_params(text) if ";" in text else text
     return CanonicalPath(text, text.encode("ascii") + mark + query, without)
+
+
+@lru_cache(maxsize=1024)  # of pure values of bounded length; failures are not kept
+def _remembered(path: bytes) -> CanonicalPath:
+    return _canonical(path, b"GET")
 
 
 def _normalize(path: bytes) -> str:

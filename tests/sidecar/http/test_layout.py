@@ -1,0 +1,83 @@
+"""What is remembered of heads: never a value, never without a bound, and never with another outcome than the first."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.config import Limits
+from sidecar.errors import BadRequest, RequestError
+from sidecar.http import headers, layout
+from sidecar.http.headers import _REQUEST_RULES, _request_names, admit_request
+from sidecar.http.layout import Layouts
+from sidecar.http.session import Fields
+from tests.sidecar.http.test_headers import IDENTITY_NAMES, NAMES, VALUES, request
+
+LIMITS = Limits()
+
+
+def outcome(fields: Fields, end: bool) -> object:
+    try:
+        return admit_request(fields, end, LIMITS)
+    except RequestError as e:
+        return type(e), e.row
+
+
+def layouts() -> Layouts:
+    return Layouts(_REQUEST_RULES, _request_names)
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=10), st.lists(VALUES, min_size=10, max_size=10), st.booleans())
+def test_other_values_under_the_same_names_are_judged_like_new_ones(
+    fields: Fields, values: list[bytes], end: bool
+) -> None:
+    """First with a layout made for others, then with one made for them."""
+    fields = request(*fields)
+    others = fields[:4] + [(name, value) for (name, _), value in zip(fields[4:], values, strict=False)]
+    outcome(fields, end)
+    second = outcome(others, end)
+    for known in ("_REQUESTS", "_RESPONSES", "_TRAILERS"):
+        getattr(headers, known)._known.clear()
+    assert outcome(others, end) == second
+
+
+def test_names_that_were_refused_once_are_refused_again() -> None:
+    """What is remembered was judged good."""
+    known = layouts()
+    for _ in range(2):
+        with pytest.raises(BadRequest):
+            known.read(request((b"X", b"1")), LIMITS, BadRequest)
+    assert len(known) == 0
+
+
+@pytest.mark.parametrize("name", IDENTITY_NAMES)
+def test_d01_identity_fields_are_removed_the_second_time_too(name: bytes) -> None:
+    """The position is left out, whatever the value."""
+    for value in (b"1", b"2", b"3"):
+        fields: Fields = [(b"a", b"b"), (name, value), (b"c", b"d"), (b"e", b"f")]
+        assert admit_request(request(*fields), True, LIMITS).fields == [(b"a", b"b"), (b"c", b"d"), (b"e", b"f")]
+
+
+def test_what_is_remembered_is_bounded_and_long_sections_are_not() -> None:
+    """A flood of different names."""
+    known = layouts()
+    for number in range(3 * layout.LAYOUTS_MAX):
+        known.read(request((b"x-%d" % number, b"")), LIMITS, BadRequest)
+        assert len(known) <= layout.LAYOUTS_MAX
+    before = len(known)
+    known.read(request((b"x" * layout.NAMES_OCTETS_MAX, b"")), LIMITS, BadRequest)
+    known.read(request(*[(b"x", b"")] * layout.NAMES_MAX), LIMITS, BadRequest)
+    assert len(known) == before
+
+
+def test_no_value_is_remembered() -> None:
+    """Secrets travel in values."""
+    known = layouts()
+    known.read(
+        request((b"authorization", b"Bearer secret"), (b"cookie", b"secret"), (b"x", b"secret")), LIMITS, BadRequest
+    )
+    (names, one), *_ = known._known.items()
+    kept = repr((names, one.special, one.kept, one.octets))
+    assert "secret" not in kept
+    assert b"authorization" in names
