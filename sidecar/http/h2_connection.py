@@ -15,7 +15,7 @@ from h2.stream import H2Stream, StreamClosedBy
 from h2.utilities import is_informational_response
 from hpack.exceptions import HPACKError
 from hpack.struct import Header, HeaderTuple, NeverIndexedHeaderTuple
-from hyperframe.frame import Frame, RstStreamFrame
+from hyperframe.frame import DataFrame, Frame, RstStreamFrame
 
 from sidecar.config import Limits
 from sidecar.http.gate import PREFACE
@@ -24,6 +24,9 @@ from sidecar.http.session import ErrorCode, Fields, StreamSink
 HPACK_TABLE_OCTETS_MAX = 4_096
 SENSITIVE = frozenset({b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"})
 """Never put into a compression table (RFC 7541 section 7.1.3)."""
+
+ENDED_BY_PEER = frozenset({StreamClosedBy.RECV_END_STREAM, StreamClosedBy.SEND_END_STREAM})
+"""Both ends were said, in either order."""
 
 
 class _Stream(H2Stream):
@@ -52,12 +55,22 @@ class Connection(H2Connection):
         return stream
 
     def _receive_frame(self, frame: Frame) -> list[Event]:
-        self._is_late = self._stream_closed_by(frame.stream_id) is StreamClosedBy.SEND_RST_STREAM
+        closed_by = self._stream_closed_by(frame.stream_id)
+        # Faults of the connection (RFC 9113 sections 5.1 and 6.4) that `h2` lets pass or blames on the stream.
+        if isinstance(frame, RstStreamFrame) and self._is_idle(frame.stream_id):
+            raise ProtocolError(f"RST_STREAM for idle stream {frame.stream_id}")
+        if isinstance(frame, DataFrame) and closed_by in ENDED_BY_PEER:
+            raise StreamClosedError(frame.stream_id)
+        self._is_late = closed_by is StreamClosedBy.SEND_RST_STREAM
         self._is_receiving = True
         try:
             return super()._receive_frame(frame)
         finally:
             self._is_receiving = self._is_late = False
+
+    def _is_idle(self, stream_id: int) -> bool:
+        is_ours = self._stream_id_is_outbound(stream_id)
+        return stream_id > (self.highest_outbound_stream_id if is_ours else self.highest_inbound_stream_id)
 
     def _prepare_for_sending(self, frames: list[Frame]) -> None:
         """What crossed our reset is no fault (RFC 9113 section 5.1), but `h2` would reset the stream once more for

@@ -51,9 +51,10 @@ class ReferenceCore:
     def _begin(self) -> Connection:
         conn = make_connection(self._limits, is_client=self._handler is None)
         self._out += conn.data_to_send()
-        # h2 would end the connection over one stream too many, so it is not told of the limit; the peer is.
-        streams = struct.pack(">HL", SettingCodes.MAX_CONCURRENT_STREAMS, self._limits.streams_per_connection_max)
-        self._out += frame_octets(SETTINGS, 0, streams)
+        if self._handler is not None:
+            # h2 would end the connection over one stream too many, so it is not told of the limit; the client is.
+            streams = struct.pack(">HL", SettingCodes.MAX_CONCURRENT_STREAMS, self._limits.streams_per_connection_max)
+            self._out += frame_octets(SETTINGS, 0, streams)
         if self._limits.connection_window_octets > 65_535:
             conn.increment_flow_control_window(self._limits.connection_window_octets - 65_535)
         return conn

@@ -461,6 +461,37 @@ def test_a31_a_server_that_says_enable_push_ends_the_connection(engine: str) -> 
     assert peer.goodbye() == ErrorCode.PROTOCOL_ERROR
 
 
+@pytest.mark.parametrize("stream", [2, 3])
+def test_a_reset_of_a_stream_that_never_was_ends_the_connection(engine: str, stream: int) -> None:
+    """RFC 9113 section 6.4, in both roles and for both sides' streams."""
+    server = Peer(engine)
+    server.send(server.head(1), RstStreamFrame(stream, 8))
+    assert server.goodbye() == ErrorCode.PROTOCOL_ERROR
+    client, _ = asking(engine)
+    client.send(RstStreamFrame(stream, 8))
+    assert client.goodbye() == ErrorCode.PROTOCOL_ERROR
+
+
+def test_data_after_both_sides_ended_ends_the_connection(engine: str) -> None:
+    """RFC 9113 section 5.1, state "closed": the peer cannot have been surprised by anything."""
+    server = Peer(engine)
+    server.send(server.head(1))
+    server.session.head(1, OK, True)
+    server.read()
+    server.send(DataFrame(1, b"more", flags=["END_STREAM"]))
+    assert server.goodbye() == ErrorCode.STREAM_CLOSED
+    client, _ = asking(engine, end=True)
+    client.send(HeadersFrame(1, RESPONSE, flags=["END_HEADERS", "END_STREAM"]))
+    client.send(DataFrame(1, b"more", flags=["END_STREAM"]))
+    assert client.goodbye() == ErrorCode.STREAM_CLOSED
+
+
+def test_a_client_greets_with_one_settings_frame(engine: str) -> None:
+    """How many streams a server may open is not to be said where none may be."""
+    peer = Peer(engine, is_client=False)
+    assert [type(said) for said in peer.greeting].count(SettingsFrame) == 1
+
+
 def test_frames_before_a_wrong_one_in_the_same_read_are_not_lost(engine: str) -> None:
     """The request is told, then the connection ends it."""
     peer = Peer(engine)
