@@ -199,8 +199,8 @@ def test_a19_a_connection_window_that_overflows_ends_the_connection(engine: str)
     assert peer.goodbye() == ErrorCode.FLOW_CONTROL_ERROR
 
 
-def test_a_window_that_shrinks_below_zero_holds_the_writer_until_it_is_positive(engine: str) -> None:
-    """RFC 9113 section 6.9.2: a late INITIAL_WINDOW_SIZE may make what is open negative (row A35)."""
+def test_a35_a_window_that_shrinks_below_zero_holds_the_writer_until_it_is_positive(engine: str) -> None:
+    """RFC 9113 section 6.9.2: a late INITIAL_WINDOW_SIZE may make what is open negative."""
     peer, (sink,) = asking(engine)
     peer.session.data(sink.stream, b"x" * 1_000, False)
     peer.send(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 500}))
