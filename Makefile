@@ -20,10 +20,10 @@ PYTEST := $(PY) -m pytest
 COVERAGE := $(PY) -m coverage
 TEST_JOBS ?= 2
 
-.PHONY: help demo test lint types lock protos format clean venv setup
+.PHONY: help demo test conformance lint types lock protos format clean venv setup
 
 help:  ## this text
-	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 13
 
 demo: $(RUNTIME)  ## set everything up and run a small mesh with real services; Ctrl-C ends it
 	@$(VENV)/bin/hauberk demo $(DEMO_ARGS)
@@ -31,11 +31,26 @@ demo: $(RUNTIME)  ## set everything up and run a small mesh with real services; 
 test: $(DEV)  ## set everything up and run all tests: the fast ones in parallel, then the slow ones one by one
 	@$(COVERAGE) erase
 	@echo '==> tests'
-	@$(PYTEST) -n $(TEST_JOBS) -m 'not slow' --cov --cov-report=
+	@$(PYTEST) -n $(TEST_JOBS) -m 'not slow and not conformance' --cov --cov-report=
 	@echo '==> slow tests'
 	@$(PYTEST) -m slow --cov --cov-append --cov-report=
 	@echo '==> coverage'
 	@$(COVERAGE) report
+
+# Of h2spec, 2.2.1 is the last version that Go installs by its name: the go.mod of later ones lacks the /v2 that Go wants.
+# tests/conformance/test_later_cases.py has what they added.
+H2SPEC := github.com/summerwind/h2spec/cmd
+H2SPEC_VERSION := v2.2.1+incompatible
+TOOLS := .tools/bin
+
+conformance: $(DEV) $(TOOLS)/h2spec $(TOOLS)/h2specd  ## h2spec on every HTTP/2 engine, as server and as client; needs Go
+	@$(PYTEST) -m conformance tests/conformance
+
+$(TOOLS)/%:
+	@go="$$(PATH="$$PATH:/usr/local/go/bin" command -v go)" || \
+	  { echo 'make: h2spec needs Go, and there is none. Install it (https://go.dev/dl) and try again' >&2; exit 1; }; \
+	echo '==> installing $*'; \
+	GOBIN='$(CURDIR)/$(TOOLS)' "$$go" install $(H2SPEC)/$*@$(H2SPEC_VERSION)
 
 lint: $(DEV)  ## style, formatting and the import law
 	@$(VENV)/bin/ruff check .
@@ -62,7 +77,7 @@ protos: $(DEV)  ## generate the Python code beside the .proto files
 	@$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. protos/hauberk/v1/*.proto
 
 clean:  ## remove the venv, caches and build products
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov \
+	rm -rf $(VENV) .tools build dist *.egg-info .coverage .coverage.* htmlcov \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find certs control_plane deploy protos sidecar tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
