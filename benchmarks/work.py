@@ -122,6 +122,10 @@ def grpc_headers(rng: random.Random) -> list[str]:
     ]
 
 
+DENIED_PATH = "/api/v1/salaries/1"
+"""No rule is about it."""
+
+
 def write_files(directory: Path) -> None:
     """What the app serves: 1 KiB for every path, a gRPC message of 100 octets beside it, and one file of 10 MB."""
     rng = random.Random(1)
