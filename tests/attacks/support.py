@@ -128,7 +128,7 @@ class Target:
         self.driver = Driver(nursery, config.limits)
         self.identity = IdentitySource()
         self.identity.set(svid=svid, bundle=mesh.bundle)
-        metrics = Metrics(version="0")
+        self.metrics = metrics = Metrics(version="0")
         self.log = _Log()
         self.runtime = Runtime(
             config,
@@ -166,6 +166,7 @@ async def target(
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
     mesh: Mesh | None = None,
+    engine: str = Config(service="-").http2_engine,
 ) -> AsyncIterator[Target]:
     """`orders` with `app` behind it, its mesh port and its outbound port open, and the policies in force."""
     config = Config(
@@ -174,6 +175,7 @@ async def target(
         inbound=(Inbound(port=PORT, app=app.address, protocol=protocol),),
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
+        http2_engine=engine,
     )
     mesh = mesh or Mesh()
     async with trio.open_nursery() as nursery:
