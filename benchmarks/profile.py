@@ -90,6 +90,12 @@ def kept_busy(driver: Driver, load: Load, running: Running, done: threading.Even
 @click.option(
     "--engine", default=Config(service="-").http2_engine, show_default=True, type=click.Choice(["relay", "reference"])
 )
+@click.option(
+    "--tree",
+    default=tools.ROOT,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The checkout to run; this one.",
+)
 @click.option("--tool", default="py-spy", show_default=True, type=click.Choice(["py-spy", "perf"]))
 @click.option("--by-line", is_flag=True, help="py-spy: lines instead of functions.")
 @click.option("--seconds", default=8, show_default=True)
@@ -99,6 +105,7 @@ def main(
     part: str | None,
     sidecar: str,
     engine: str,
+    tree: Path,
     tool: str,
     by_line: bool,
     seconds: int,
@@ -120,7 +127,7 @@ def main(
             own = directory / "ours"
             own.mkdir()
             setup = Setup(app=app, is_http1=scenario.is_http1, crowd=scenario.crowd, cores=cores, directory=own)
-            running = stack.enter_context(Ours(engine).start(setup))
+            running = stack.enter_context(Ours(engine, tree=tree.resolve()).start(setup))
             pid = (running.inbound if sidecar == "inbound" else running.outbound)[0]
             driver.drive(load.scaled(0.1), running)
             done = threading.Event()
