@@ -4,7 +4,7 @@
     config(_load)   the frozen Config tree, read strictly
     inbound         THE STRAIGHT LINE from the mesh to the app: understand, decide, connect, relay
     outbound        the same from the app into the mesh: understand, resolve, connect, relay
-    exchange        one request and its answer as a table of states and events, sans-IO
+    exchange        one request and its answer, sans-IO, by the table of states and events in `course`
     flow, answers   one direction of its body; an error as an answer
     runtime         what both share: the snapshot in force, the exchanges that are open
     data_plane      all of the above wired to sockets, without knowing where policy comes from

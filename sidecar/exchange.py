@@ -6,63 +6,28 @@ An `Exchange` stands between a stream of a *downstream* server session (who aske
 session (who answers). It is told what happens through two `StreamSink`s and acts by calling the sessions, which only
 queue bytes. Every session it called is put into `touched`, and whoever owns the sockets flushes those afterwards.
 
-    PARKED     the head is understood and permitted; a connection is being found (or a name looked up)
-    RELAYING   the request was opened upstream; no final response head yet
-    ANSWERING  the response head was passed on; from here on an error can only break off
-    ENDED      nothing more is said on either side; `on_end` was called
-
-Every transition is a row of `TABLE`. A pair that is not in the table cannot happen, and raises.
+Every transition is a row of `course.TABLE`. A pair that is not in the table cannot happen, and raises.
 The two bodies are two independent `Flow`s (`flow`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum, auto
 
 from sidecar.answers import error_answer, grpc_status_fields, grpc_status_of
 from sidecar.config import Limits
+from sidecar.course import TABLE, Event, State
 from sidecar.errors import BadRequest, RequestError, UpstreamFailed
-from sidecar.flow import Flow
+from sidecar.flow import NO_BODY, Flow
 from sidecar.http import headers
 from sidecar.http.headers import BodyLength, RequestHead, ResponseHead, response_fields
 from sidecar.http.session import ErrorCode, Fields, Session, StreamSink
 
+__all__ = ["TABLE", "Event", "Exchange", "State"]
 
-class State(Enum):
-    PARKED = auto()
-    RELAYING = auto()
-    ANSWERING = auto()
-    ENDED = auto()
-
-
-class Event(Enum):
-    CONNECTED = auto()
-    UNPROCESSED = auto()
-    """The upstream certainly did not act on the request, and we still have all of it."""
-    RESPONSE_HEAD = auto()
-    RESPONSE_END = auto()
-    """The whole response was handed to the downstream session."""
-    CLIENT_RESET = auto()
-    UPSTREAM_RESET = auto()
-    FAILED = auto()
-    """A `RequestError` of ours: refused, timed out, revoked, invalid upstream answer."""
-
-
-TABLE: dict[tuple[State, Event], tuple[State, str]] = {
-    (State.PARKED, Event.CONNECTED): (State.RELAYING, "open_upstream"),
-    (State.PARKED, Event.CLIENT_RESET): (State.ENDED, "end"),
-    (State.PARKED, Event.FAILED): (State.ENDED, "answer_error"),
-    (State.RELAYING, Event.UNPROCESSED): (State.PARKED, "park_again"),
-    (State.RELAYING, Event.RESPONSE_HEAD): (State.ANSWERING, "pass_head"),
-    (State.RELAYING, Event.CLIENT_RESET): (State.ENDED, "end"),
-    (State.RELAYING, Event.UPSTREAM_RESET): (State.ENDED, "answer_error"),
-    (State.RELAYING, Event.FAILED): (State.ENDED, "answer_error"),
-    (State.ANSWERING, Event.RESPONSE_END): (State.ENDED, "end"),
-    (State.ANSWERING, Event.CLIENT_RESET): (State.ENDED, "end"),
-    (State.ANSWERING, Event.UPSTREAM_RESET): (State.ENDED, "break_off"),
-    (State.ANSWERING, Event.FAILED): (State.ENDED, "break_off"),
-}
+_ENDED = State.ENDED
+_ANY_REQUEST_LENGTH = BodyLength(None, BadRequest)
+_ANY_RESPONSE_LENGTH = BodyLength(None, UpstreamFailed)
 
 
 class Exchange:
@@ -97,15 +62,15 @@ class Exchange:
         """None: not understood."""
         self.is_grpc = False
         self.state = State.PARKED
-        self.request = Flow(down, stream, touched)
+        self.request = NO_BODY if end else Flow(down, stream, touched)
         self.request_ended = end
         """The request arrived whole."""
         self.response: Flow | None = None
         self.response_head: ResponseHead | None = None
         self.response_ended = False
         """The response arrived whole; it may still wait for the downstream to take it."""
-        self._request_length = BodyLength(None, BadRequest)
-        self._response_length = BodyLength(None, UpstreamFailed)
+        self._request_length = _ANY_REQUEST_LENGTH
+        self._response_length = _ANY_RESPONSE_LENGTH
         self.upstream_fields: Fields = []
         """Request head as it goes upstream."""
         self.extra_response: Fields = []
@@ -136,7 +101,7 @@ class Exchange:
 
     @property
     def is_over(self) -> bool:
-        return self.state is State.ENDED
+        return self.state is _ENDED
 
     # What the owner tells
 
@@ -153,7 +118,7 @@ class Exchange:
 
     def fail(self, error: RequestError) -> None:
         """Answer with the error, or break off if the answer has begun. Harmless when over."""
-        if self.state is not State.ENDED:
+        if self.state is not _ENDED:
             self.error = error
             self.how_ended = error.reason
             self._event(Event.FAILED)
@@ -161,9 +126,9 @@ class Exchange:
     # The machine
 
     def _event(self, event: Event) -> None:
-        if self.state is not State.ENDED:  # else: the other side's last words
+        if self.state is not _ENDED:  # else: the other side's last words
             self.state, action = TABLE[self.state, event]
-            getattr(self, f"_{action}")()
+            _ACTIONS[action](self)
 
     def _open_upstream(self) -> None:
         up = self._up
@@ -237,7 +202,8 @@ class Exchange:
             self._down.reset(self._stream, ErrorCode.NO_ERROR)
         self.touched.add(self._down)
         if self._up is not None:
-            self._up.reset(self._up_stream, ErrorCode.CANCEL)
+            if not (self.response_ended and self.request.ended):
+                self._up.reset(self._up_stream, ErrorCode.CANCEL)
             self.touched.add(self._up)
         self.request.drop()
         if self.response is not None:
@@ -248,6 +214,9 @@ class Exchange:
         if self.response is not None and self.response.ended and self.state is State.ANSWERING:
             self.how_ended = self.how_ended or "complete"
             self._event(Event.RESPONSE_END)
+
+
+_ACTIONS: dict[str, Callable[[Exchange], None]] = {name: getattr(Exchange, f"_{name}") for _, name in TABLE.values()}
 
 
 class _Downstream:
@@ -267,7 +236,7 @@ class _Downstream:
     def data(self, data: bytes, flow: int, end: bool) -> None:
         x = self._x
         x.request_ended = x.request_ended or end
-        if x.state is State.ENDED:
+        if x.state is _ENDED:
             x.request.swallow(flow)
             return
         x.activity = x.clock()
@@ -284,7 +253,7 @@ class _Downstream:
     def trailers(self, fields: Fields) -> None:
         x = self._x
         x.request_ended = True
-        if x.state is State.ENDED:
+        if x.state is _ENDED:
             return
         try:
             x._request_length.finish()
@@ -343,7 +312,7 @@ class _Upstream:
 
     def data(self, data: bytes, flow: int, end: bool) -> None:
         x = self._x
-        if x is None or x.response is None or x.state is State.ENDED:
+        if x is None or x.response is None or x.state is _ENDED:
             if x is not None and x._up is not None:
                 x._up.consumed(x._up_stream, flow)
                 x.touched.add(x._up)
@@ -363,7 +332,7 @@ class _Upstream:
 
     def trailers(self, fields: Fields) -> None:
         x = self._x
-        if x is None or x.response is None or x.state is State.ENDED:
+        if x is None or x.response is None or x.state is _ENDED:
             return
         x.grpc_status = grpc_status_of(fields)
         x.response_ended = True
@@ -377,7 +346,7 @@ class _Upstream:
 
     def reset(self, code: int, unprocessed: bool) -> None:
         x = self._x
-        if x is None or x.state is State.ENDED:
+        if x is None or x.state is _ENDED:
             return
         if x.response_ended:  # it wants no more of the request, and has said all (RFC 9113 section 8.1)
             x._up = None

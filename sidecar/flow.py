@@ -68,6 +68,16 @@ class Flow:
         self._target = None
 
     def push(self, data: bytes, flow: int, end: bool) -> None:
+        target = self._target
+        if target is not None and data and not self._queue and len(data) <= target.credit(self._target_stream):
+            self.octets += len(data)  # the usual case: nothing waits, and there is room for all of it
+            self.ended = end
+            target.data(self._target_stream, data, end)
+            self.touched.add(target)
+            if flow:
+                self._source.consumed(self._source_stream, flow)
+                self.touched.add(self._source)
+            return
         if self._stopped:
             self.swallow(flow)
             return
@@ -120,10 +130,12 @@ class Flow:
 
     def drop(self) -> None:
         """Throw away what waits and give its credit back: the sender's connection is shared."""
-        given = sum(item[1] for item in self._queue)
-        self._queue.clear()
         self._target = None
         self._stopped = True
+        if not self._queue:
+            return
+        given = sum(item[1] for item in self._queue)
+        self._queue.clear()
         if given:
             self._source.consumed(self._source_stream, given)
             self.touched.add(self._source)
@@ -132,3 +144,34 @@ class Flow:
         """Bytes that arrive after the end."""
         self._source.consumed(self._source_stream, flow)
         self.touched.add(self._source)
+
+
+class _NoBody(Flow):
+    """Of a message that ended with its head: all of it is handed on, and nothing ever waits. There is only one."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self._queue = deque()
+        self._target = None
+        self.octets = 0
+        self.ended = True
+
+    @property
+    def is_whole(self) -> bool:
+        return True
+
+    def push(self, data: bytes, flow: int, end: bool) -> None:
+        raise AssertionError("there is no body")
+
+    def finish(self, trailers: Fields) -> None:
+        raise AssertionError("there is no body")
+
+    def rewind(self) -> None:
+        pass
+
+    def drop(self) -> None:
+        pass
+
+
+NO_BODY = _NoBody()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from sidecar.errors import NotFound, RequestError
 from sidecar.exchange import Exchange
 from sidecar.http.headers import RequestHead, admit_request, request_fields
-from sidecar.http.session import Fields, Session, StreamSink
+from sidecar.http.session import Field, Fields, Session, StreamSink
 from sidecar.net.pool import Pool
 from sidecar.net.tls import PeerCertificate
 from sidecar.rules.authz import Authorizer, Denied, PeerAuthorizer, Permit
@@ -18,48 +19,60 @@ from sidecar.runtime import INBOUND, Call, Runtime
 TRIES_MAX = 3
 
 
+class _InForce(NamedTuple):
+    """What of the snapshot in force concerns one peer."""
+
+    authorizer: Authorizer
+    judge: PeerAuthorizer
+    own_id: str
+    version: int
+    identity_field: Field
+    """Envoy's x-forwarded-client-cert, from the verified certificate and nothing else."""
+
+
 class InboundPeer:
     """`ServerHandler` of one mesh connection: the requests of one verified peer."""
 
     def __init__(self, runtime: Runtime, apps: Mapping[int, Pool], peer: PeerCertificate) -> None:
-        self._runtime = runtime
+        self.runtime = runtime
         self._apps = apps
         self._peer = peer
         self._source = str(peer.identity)
-        self._compiled: tuple[Authorizer, PeerAuthorizer] | None = None
+        self._limits = runtime.config.limits
+        self._in_force: _InForce | None = None
 
     def request(self, session: Session, stream: int, fields: Fields, end: bool) -> StreamSink:
-        call = Call(direction=INBOUND, source=self._source)
-        exchange = self._runtime.begin(session, stream, fields, end, call)
+        call = _ToApp(self, self._source)
+        exchange = self.runtime.begin(session, stream, end, call)
         try:
             self._serve(exchange, call, fields, end)
         except RequestError as e:
-            exchange.fail(e)
+            self.runtime.refuse(exchange, fields, e)
         return exchange.sink
 
-    def _serve(self, exchange: Exchange, call: Call, fields: Fields, end: bool) -> None:
-        snapshot, authorizer = self._runtime.current()
-        call.destination, call.version = str(snapshot.identity), snapshot.version
+    def _serve(self, exchange: Exchange, call: _ToApp, fields: Fields, end: bool) -> None:
+        in_force = self._policy()
+        call.destination, call.version = in_force.own_id, in_force.version
 
         # 1 understand
-        head = admit_request(fields, end, self._runtime.config.limits)
+        head = admit_request(fields, end, self._limits)
         exchange.understood(head)
         call.port = self._port(head)
 
         # 2 decide; the exchange is live already, so a policy change from here on finds it
-        verdict = self._decide(authorizer, head, call.port)
+        verdict = self.judge(head, call.port)
         if isinstance(verdict, Denied):
-            self._runtime.deny(exchange, call, verdict)
+            self.runtime.deny(exchange, call, verdict)
             return
         call.permit = verdict
-        call.rejudge = lambda: self._decide(self._runtime.current()[1], head, call.port)
 
         # 3 connect, 4 relay
-        added = self._identity_fields(str(snapshot.identity)) + self._runtime.trace(call, head)
-        exchange.upstream_fields = request_fields(head, added)
-        _ToApp(exchange, call, self._apps[call.port]).open(verdict)
+        exchange.upstream_fields = request_fields(head, [in_force.identity_field, self.runtime.trace(call, head)])
+        call.open(self._apps[call.port], verdict)
 
     def _port(self, head: RequestHead) -> int:
+        if head.port is not None and head.port in self._apps:
+            return head.port
         try:
             return pick_port(self._apps.keys(), head.port)
         except RoutingError as e:
@@ -67,52 +80,67 @@ class InboundPeer:
                 return next(iter(self._apps))  # a Host of the app's own making, such as the name of a named port
             raise NotFound(str(e)) from None
 
-    def _decide(self, authorizer: Authorizer, head: RequestHead, port: int) -> Permit | Denied:
-        """The peer's rules are compiled once per snapshot (and hold a DENY also against `/admin;x`, row C06)."""
-        if self._compiled is None or self._compiled[0] is not authorizer:
-            self._compiled = (authorizer, authorizer.for_peer(self._peer.identity))
-        return self._compiled[1].authorize(head.host, port, head.method.decode("ascii"), head.path)
+    def judge(self, head: RequestHead, port: int) -> Permit | Denied:
+        """With the policy of now (which holds a DENY also against `/admin;x`, row C06)."""
+        return self._policy().judge.authorize(head.host, port, head.method.decode("ascii"), head.path)
 
-    def _identity_fields(self, own: str) -> Fields:
-        """Envoy's x-forwarded-client-cert, from the verified certificate and nothing else."""
-        value = f"By={own};Hash={self._peer.sha256_hex};URI={self._source}"
-        return [(b"x-forwarded-client-cert", value.encode("ascii"))]
+    def _policy(self) -> _InForce:
+        """The peer's rules are compiled once per snapshot. Raises NotReady before the first."""
+        snapshot, authorizer = self.runtime.current()
+        if self._in_force is None or self._in_force.authorizer is not authorizer:
+            own_id = str(snapshot.identity)
+            client_cert = f"By={own_id};Hash={self._peer.sha256_hex};URI={self._source}"
+            self._in_force = _InForce(
+                authorizer,
+                authorizer.for_peer(self._peer.identity),
+                own_id,
+                snapshot.version,
+                (b"x-forwarded-client-cert", client_cert.encode("ascii")),
+            )
+        return self._in_force
 
 
-class _ToApp:
+class _ToApp(Call):
     """Finds the permitted exchange a connection to the app, again if the app closed it under us unprocessed."""
 
-    def __init__(self, exchange: Exchange, call: Call, pool: Pool) -> None:
-        self._exchange = exchange
-        self._pool = pool
-        self._tries = 0
-        call.endpoint = pool.name
-        call.release = self._release
-        exchange.on_unprocessed = self._again
+    __slots__ = ("_peer", "_pool", "_session", "_tries")
 
-    def open(self, permit: Permit) -> None:
+    def __init__(self, peer: InboundPeer, source: str) -> None:
+        super().__init__(INBOUND, source)
+        self._peer = peer
+        self._pool: Pool | None = None
+        self._session: Session | None = None
+        self._tries = 0
+
+    def rejudge(self) -> Permit | Denied:
+        assert self.exchange.head is not None
+        return self._peer.judge(self.exchange.head, self.port)
+
+    def open(self, pool: Pool, permit: Permit) -> None:
         """No upstream is opened without a Permit. Raises TooManyRequests."""
         assert isinstance(permit, Permit)
+        self._pool = pool
+        self.endpoint = pool.name
+        self.exchange.on_unprocessed = self._again if self._tries < TRIES_MAX else None
         self._tries += 1
-        self._pool.acquire(self)
+        pool.acquire(self)
 
     def connected(self, session: Session) -> None:
-        self._exchange.connected(session)
+        self._session = session
+        self.exchange.connected(session)
 
     def unreachable(self, error: RequestError) -> None:
-        self._exchange.fail(error)
+        self.exchange.fail(error)
 
     def _again(self, exchange: Exchange) -> None:
-        call = exchange.context
-        assert isinstance(call, Call)
-        assert call.permit is not None
-        if self._tries >= TRIES_MAX:
-            exchange.on_unprocessed = None
+        assert self._pool is not None
+        assert self.permit is not None
         try:
-            self.open(call.permit)
+            self.open(self._pool, self.permit)
         except RequestError as e:
             exchange.fail(e)
 
-    def _release(self) -> None:
-        self._pool.forget(self)
-        self._pool.freed()
+    def release(self) -> None:
+        if self._pool is not None:
+            self._pool.forget(self)
+            self._pool.freed(self._session)

@@ -10,7 +10,7 @@ from sidecar.runtime import INBOUND, Call
 from sidecar.telemetry import names
 from sidecar.telemetry.access_log import AccessLog
 from sidecar.telemetry.access_log import Exchange as LogEntry
-from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.metrics import Metrics, Verdict
 from sidecar.telemetry.trace import Tracer
 
 
@@ -24,14 +24,13 @@ class Observer:
 
     def __call__(self, exchange: Exchange, call: Call) -> None:
         duration_s = exchange.clock() - exchange.started
-        is_inbound = call.direction == INBOUND
-        self._metrics.request_done(
-            "inbound" if is_inbound else "outbound",
-            status=exchange.status,
-            peer=call.source if is_inbound else call.destination,
-            duration_s=duration_s,
-            verdict="deny" if call.denied else "allow" if call.permit else "none",
-        )
+        if call.direction == INBOUND:
+            verdict: Verdict = "deny" if call.denied else "allow" if call.permit else "none"
+            self._metrics.request_done(
+                "inbound", status=exchange.status, peer=call.source, duration_s=duration_s, verdict=verdict
+            )
+        else:
+            self._metrics.request_done("outbound", status=exchange.status, peer=call.destination, duration_s=duration_s)
         if exchange.error is not None and exchange.error.row:
             self._metrics.refused(exchange.error.row, exchange.error.reason)
         decision = self._decision(call)

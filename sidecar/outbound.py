@@ -8,6 +8,7 @@ control plane named, which must prove the identity the control plane named.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from sidecar.config import OutboundPort
 from sidecar.errors import NoEndpoint, NotFound, RequestError, TooManyRequests
@@ -17,7 +18,7 @@ from sidecar.http.session import Fields, Session, StreamSink
 from sidecar.net.pool import Pool
 from sidecar.rules.balance import pick
 from sidecar.rules.errors import RoutingError
-from sidecar.rules.routing import ServiceName, pick_port, resolve
+from sidecar.rules.routing import pick_port, resolve
 from sidecar.rules.snapshot import Endpoint, Service
 from sidecar.runtime import OUTBOUND, Call, Runtime
 
@@ -25,6 +26,44 @@ TRIES_MAX = 3
 LOOKUP_TIMEOUT_S = 2.0
 FAILING_S = 5.0
 """An endpoint that could not be reached is tried last for so long; then it may show that it is back."""
+ROUTES_MAX = 4_096
+USED_EVERY_S = 1.0
+"""How often the control link is told that a name is still used; it drops what was not used for minutes."""
+
+
+class _Target:
+    """One endpoint of a service at one port, and its pool once it was used."""
+
+    __slots__ = ("endpoint", "identity", "pool", "port")
+
+    def __init__(self, endpoint: Endpoint, port: int) -> None:
+        self.endpoint = endpoint
+        self.identity = str(endpoint.identity)
+        self.port = port
+        self.pool: Pool | None = None
+
+    @property
+    def load(self) -> int:
+        return self.pool.load if self.pool is not None else 0
+
+
+class _Route:
+    """Who serves a service's port in the snapshot in force: put together once, however many endpoints there are."""
+
+    __slots__ = ("problem", "targets", "used_at")
+
+    def __init__(self, name: str, service: Service, port: int | None) -> None:
+        self.used_at = 0.0
+        self.targets: list[_Target] = []
+        self.problem: Callable[[], RequestError] = partial(NoEndpoint, f"nobody serves {name} now")
+        """What is wrong if there are no targets."""
+        if not service.known:
+            self.problem = partial(NotFound, f"no service {name} has ever joined the mesh")
+        for endpoint in service.endpoints if service.known else ():
+            try:
+                self.targets.append(_Target(endpoint, pick_port(endpoint.ports.keys(), port)))
+            except RoutingError as e:
+                self.problem = partial(NotFound, str(e))
 
 
 class Outbound:
@@ -46,14 +85,26 @@ class Outbound:
         self._pools: dict[tuple[str, str], Pool] = {}
         self._lookups: dict[str, dict[_ToService, float]] = {}
         """Name -> who waits for it, and until when."""
+        self._routes: dict[tuple[str, int | None], _Route] = {}
+        """Of the snapshot in force."""
 
-    def service(self, name: str) -> Service | None:
-        """None: the control plane has not told us of it yet."""
-        snapshot, _ = self.runtime.current()
-        service = snapshot.services.get(name)
-        if service is not None:
+    def route(self, name: str, port: int | None) -> _Route | None:
+        """None: the control plane has not told us of the name yet. Raises NotReady."""
+        route = self._routes.get((name, port))
+        if route is None:
+            snapshot, _ = self.runtime.current()
+            service = snapshot.services.get(name)
+            if service is None:
+                return None
+            route = _Route(name, service, port)
+            if len(self._routes) >= ROUTES_MAX:
+                self._routes.clear()
+            self._routes[name, port] = route
+        now = self.runtime.driver.now
+        if now - route.used_at > USED_EVERY_S:
+            route.used_at = now
             self._used(name)
-        return service
+        return route
 
     def look_up(self, name: str, call: _ToService) -> None:
         """Park the call until a snapshot answers for `name`. Raises NoEndpoint or TooManyRequests."""
@@ -67,14 +118,16 @@ class Outbound:
         waiting[call] = self.runtime.driver.now + LOOKUP_TIMEOUT_S
 
     def forget(self, name: str, call: _ToService) -> None:
-        self._lookups.get(name, {}).pop(call, None)
+        if self._lookups:
+            self._lookups.get(name, {}).pop(call, None)
 
     def snapshot_changed(self) -> None:
         """Resume who waited for a name, and let go of endpoints that are no more."""
-        for name in [n for n in self._lookups if self.service(n) is not None]:
+        self._routes.clear()
+        snapshot, _ = self.runtime.current()
+        for name in [n for n in self._lookups if n in snapshot.services]:
             for call in list(self._lookups.pop(name)):
                 call.resume()
-        snapshot, _ = self.runtime.current()
         alive = {(e.address, str(e.identity)) for s in snapshot.services.values() for e in s.endpoints}
         for key in [k for k in self._pools if k not in alive]:
             self._pools.pop(key).close()
@@ -96,16 +149,14 @@ class Outbound:
                 self._lookups.pop(name, None)
         self.runtime.driver.flush()
 
-    def pool(self, endpoint: Endpoint) -> Pool:
-        key = (endpoint.address, str(endpoint.identity))
-        pool = self._pools.get(key)
-        if pool is None:
-            pool = self._pools[key] = self._make_pool(endpoint)
-        return pool
-
-    def load(self, endpoint: Endpoint) -> int:
-        pool = self._pools.get((endpoint.address, str(endpoint.identity)))
-        return pool.load if pool is not None else 0
+    def pool(self, target: _Target) -> Pool:
+        if target.pool is None:
+            key = (target.endpoint.address, target.identity)
+            pool = self._pools.get(key)
+            if pool is None:
+                pool = self._pools[key] = self._make_pool(target.endpoint)
+            target.pool = pool
+        return target.pool
 
     def is_failing(self, endpoint: Endpoint) -> bool:
         pool = self._pools.get((endpoint.address, str(endpoint.identity)))
@@ -121,15 +172,15 @@ class OutboundApp:
 
     def request(self, session: Session, stream: int, fields: Fields, end: bool) -> StreamSink:
         runtime = self._outbound.runtime
-        call = Call(direction=OUTBOUND, source="")
-        exchange = runtime.begin(session, stream, fields, end, call)
+        call = _ToService(self._outbound)
+        exchange = runtime.begin(session, stream, end, call)
         try:
             self._serve(exchange, call, fields, end)
         except RequestError as e:
-            exchange.fail(e)
+            runtime.refuse(exchange, fields, e)
         return exchange.sink
 
-    def _serve(self, exchange: Exchange, call: Call, fields: Fields, end: bool) -> None:
+    def _serve(self, exchange: Exchange, call: _ToService, fields: Fields, end: bool) -> None:
         runtime = self._outbound.runtime
         snapshot, _ = runtime.current()
         call.source, call.version = str(snapshot.identity), snapshot.version
@@ -142,86 +193,87 @@ class OutboundApp:
         name, port = self._destination(head, snapshot.namespace)
 
         # 3 connect, 4 relay
-        trace = runtime.trace(call, head)
-        exchange.upstream_fields = request_fields(head, trace)
-        _ToService(self._outbound, exchange, call, str(name), port).start()
+        exchange.upstream_fields = request_fields(head, [runtime.trace(call, head)])
+        call.start(name, port)
 
-    def _destination(self, head: RequestHead, own_namespace: str) -> tuple[ServiceName, int | None]:
+    def _destination(self, head: RequestHead, own_namespace: str) -> tuple[str, int | None]:
         """The service and, if one was named, its port. On a named port the authority becomes the service's own."""
         try:
             if self._fixed is None:
-                return resolve(head.host, head.port, own_namespace), head.port
-            name = resolve(self._fixed.service, self._fixed.port, own_namespace)
+                return str(resolve(head.host, head.port, own_namespace)), head.port
+            name = str(resolve(self._fixed.service, self._fixed.port, own_namespace))
         except RoutingError as e:
             raise NotFound(str(e)) from None
         head.authority = f"{name}:{self._fixed.port}".encode()
         return name, self._fixed.port
 
 
-class _ToService:
+class _ToService(Call):
     """Finds an exchange an endpoint and a connection; tries another endpoint if one cannot be reached."""
 
-    def __init__(self, outbound: Outbound, exchange: Exchange, call: Call, name: str, port: int | None) -> None:
-        self._outbound = outbound
-        self._exchange = exchange
-        self._call = call
-        self._name = name
-        self._port = port
-        self._pool: Pool | None = None
-        self._tries = 0
-        call.release = self._release
-        exchange.on_unprocessed = self._again
+    __slots__ = ("_name", "_outbound", "_pool", "_session", "_tried", "_tries", "_wanted_port")
 
-    def start(self) -> None:
+    def __init__(self, outbound: Outbound) -> None:
+        super().__init__(OUTBOUND, "")
+        self._outbound = outbound
+        self._name = ""
+        self._wanted_port: int | None = None
+        self._pool: Pool | None = None
+        self._session: Session | None = None
+        self._tries = 0
+        self._tried: tuple[str, ...] = ()
+        """Endpoints that could not be reached."""
+
+    def start(self, name: str, port: int | None) -> None:
         """Raises RequestError."""
-        service = self._outbound.service(self._name)
-        if service is None:
+        self._name, self._wanted_port = name, port
+        self.exchange.on_unprocessed = self._again
+        self._find()
+
+    def _find(self) -> None:
+        """Raises RequestError."""
+        route = self._outbound.route(self._name, self._wanted_port)
+        if route is None:
             self._outbound.look_up(self._name, self)
             return
-        if not service.known:
-            raise NotFound(f"no service {self._name} has ever joined the mesh")
-        endpoint, self._call.port = self._choose(service)
-        self._call.destination, self._call.endpoint = str(endpoint.identity), endpoint.address
+        target = self._choose(route)
+        self.port, self.destination, self.endpoint = target.port, target.identity, target.endpoint.address
         self._tries += 1
-        self._pool = self._outbound.pool(endpoint)
+        self._pool = self._outbound.pool(target)
         self._pool.acquire(self)
 
-    def _choose(self, service: Service) -> tuple[Endpoint, int]:
-        """Among the endpoints that serve the port: not tried yet, then not failing, then the lesser load of two."""
-        serving: list[Endpoint] = []
-        problem = f"nobody serves {self._name} now"
-        for endpoint in service.endpoints:
-            try:
-                pick_port(endpoint.ports.keys(), self._port)
-            except RoutingError as e:
-                problem = str(e)
-            else:
-                serving.append(endpoint)
-        if not serving:
-            raise NotFound(problem) if service.endpoints else NoEndpoint(problem)
-        candidates = [e for e in serving if e.address not in self._call.tried] or serving
-        candidates = [e for e in candidates if not self._outbound.is_failing(e)] or candidates
-        chosen = pick(candidates, self._outbound.load, self._outbound.runtime.rng)
-        return chosen, pick_port(chosen.ports.keys(), self._port)
+    def _choose(self, route: _Route) -> _Target:
+        """The lesser load of two; of those not tried yet and not failing, if there are such."""
+        targets = route.targets
+        if not targets:
+            raise route.problem()
+        rng = self._outbound.runtime.chance
+        target = pick(targets, _load, rng)
+        if not self._tried and not self._outbound.pool(target).failures:
+            return target  # nothing is wrong with it, so it does not matter how the others are
+        candidates = [t for t in targets if t.endpoint.address not in self._tried] or targets
+        candidates = [t for t in candidates if not self._outbound.is_failing(t.endpoint)] or candidates
+        return pick(candidates, _load, rng)
 
     def resume(self) -> None:
         """The name was looked up."""
         try:
-            self.start()
+            self._find()
         except RequestError as e:
-            self._exchange.fail(e)
+            self.exchange.fail(e)
 
     def fail(self, error: RequestError) -> None:
-        self._exchange.fail(error)
+        self.exchange.fail(error)
 
     def connected(self, session: Session) -> None:
-        self._exchange.connected(session)
+        self._session = session
+        self.exchange.connected(session)
 
     def unreachable(self, error: RequestError) -> None:
         """Nothing was sent, so trying elsewhere is always safe."""
-        self._call.tried += (self._call.endpoint,)
-        if self._tries >= TRIES_MAX or self._exchange.state is not State.PARKED:
-            self._exchange.fail(error)
+        self._tried += (self.endpoint,)
+        if self._tries >= TRIES_MAX or self.exchange.state is not State.PARKED:
+            self.exchange.fail(error)
             return
         self.resume()
 
@@ -229,11 +281,15 @@ class _ToService:
         if self._tries >= TRIES_MAX:
             exchange.on_unprocessed = None
         if self._pool is not None:
-            self._pool.freed()
+            self._pool.freed(self._session)
         self.resume()
 
-    def _release(self) -> None:
+    def release(self) -> None:
         self._outbound.forget(self._name, self)
         if self._pool is not None:
             self._pool.forget(self)
-            self._pool.freed()
+            self._pool.freed(self._session)
+
+
+def _load(target: _Target) -> int:
+    return target.load

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 
 from sidecar.config import Config, Timeouts
 from sidecar.errors import Forbidden, NotReady, RequestError, RequestTimeout, UpstreamTimeout
 from sidecar.exchange import Exchange, State
 from sidecar.http.headers import RequestHead
-from sidecar.http.session import Fields, Session
+from sidecar.http.session import Field, Fields, Session
 from sidecar.net.connection import Driver
 from sidecar.rules.authz import Authorizer, Denied, Permit
 from sidecar.rules.snapshot import Snapshot
@@ -20,30 +19,40 @@ from sidecar.telemetry.trace import TraceContext, Tracer
 INBOUND, OUTBOUND = "inbound", "outbound"
 
 
-@dataclass(slots=True, kw_only=True)
 class Call:
-    """What the sidecar notes of one exchange besides its bytes."""
+    """What the sidecar notes of one exchange besides its bytes. Each direction has its own kind, which also finds the
+    exchange its connection: one object less for each request."""
 
-    direction: str
-    source: str
-    """SPIFFE ID of the caller."""
-    destination: str = ""
-    """SPIFFE ID of who is called; "" while no endpoint is chosen."""
-    port: int = 0
-    permit: Permit | None = None
-    denied: Denied | None = None
-    version: int = 0
-    """Of the snapshot the exchange began with."""
-    endpoint: str = ""
-    trace: TraceContext | None = None
-    began_at: float = 0.0
-    """Unix seconds."""
-    rejudge: Callable[[], Permit | Denied] | None = None
-    """Judge it again with the policy of now; None: nothing to judge."""
-    release: Callable[[], None] | None = None
-    """Gives back the place in a pool, or in its queue."""
-    tried: tuple[str, ...] = ()
-    """Endpoints that could not be reached."""
+    # fmt: off
+    __slots__ = (
+        "began_at", "denied", "destination", "direction", "endpoint", "exchange", "permit", "port", "source", "trace",
+        "version",
+    )
+    # fmt: on
+    exchange: Exchange
+
+    def __init__(self, direction: str, source: str) -> None:
+        self.direction = direction
+        self.source = source
+        """SPIFFE ID of the caller."""
+        self.destination = ""
+        """SPIFFE ID of who is called; "" while no endpoint is chosen."""
+        self.port = 0
+        self.permit: Permit | None = None
+        self.denied: Denied | None = None
+        self.version = 0
+        """Of the snapshot the exchange began with."""
+        self.endpoint = ""
+        self.trace: TraceContext | None = None
+        self.began_at = 0.0
+        """Unix seconds; 0 unless the trace is sampled."""
+
+    def rejudge(self) -> Permit | Denied:
+        """Judge it again with the policy of now. Asked only of what has a Permit."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Give back the place in a pool, or in its queue."""
 
 
 class Runtime:
@@ -55,11 +64,15 @@ class Runtime:
         self.config = config
         self.driver = driver
         self.rng = rng
+        """For what nobody may guess: the ids of decisions."""
+        self.chance = Random(rng.getrandbits(128))  # noqa: S311 - nothing secret depends on it
+        """For what must only be even: endpoints, ids of traces. Asks the kernel once, not for each request."""
         self.snapshot: Snapshot | None = None
         self.authorizer: Authorizer | None = None
         self._tracer = tracer
         self._observe = observe
         self._live: dict[Exchange, Call] = {}
+        self._limits = config.limits
 
     @property
     def live_count(self) -> int:
@@ -79,7 +92,7 @@ class Runtime:
         self.authorizer = Authorizer(snapshot)
         self.snapshot = snapshot
         for exchange, call in list(self._live.items()):
-            if call.rejudge is None or call.permit is None:
+            if call.permit is None:
                 continue
             verdict = call.rejudge()
             if isinstance(verdict, Denied):
@@ -94,38 +107,44 @@ class Runtime:
         exchange.extra_response = [(b"hauberk-decision-id", exchange.decision_id.encode())]
         exchange.fail(Forbidden(verdict.reason))
 
-    def begin(self, session: Session, stream: int, fields: Fields, end: bool, call: Call) -> Exchange:
+    def begin(self, session: Session, stream: int, end: bool, call: Call) -> Exchange:
         """A request arrived: from here on the exchange is live, and will be recorded when it ends."""
         driver = self.driver
-        exchange = Exchange(
+        exchange = call.exchange = Exchange(
             session,
             stream,
             end,
             touched=driver.touched,
-            limits=self.config.limits,
+            limits=self._limits,
             clock=driver.clock,
             on_end=self._ended,
         )
         exchange.context = call
-        exchange.is_grpc = any(n == b"content-type" and v.startswith(b"application/grpc") for n, v in fields)
-        call.began_at = time.time()
         self._live[exchange] = call
         return exchange
 
-    def trace(self, call: Call, head: RequestHead) -> Fields:
+    def refuse(self, exchange: Exchange, fields: Fields, error: RequestError) -> None:
+        """Answer a request that will not be relayed, in the way its client understands."""
+        if exchange.head is None:
+            exchange.is_grpc = any(n == b"content-type" and v.startswith(b"application/grpc") for n, v in fields)
+        exchange.fail(error)
+
+    def trace(self, call: Call, head: RequestHead) -> Field:
         """Pass the trace on or begin one. Returns the field that goes upstream.
 
         A `tracestate` belongs to the trace it came with (W3C Trace Context section 3.3.1)."""
-        call.trace = self._tracer.begin(head.traceparent, self.rng)
-        if call.trace.begun:
+        trace = call.trace = self._tracer.begin(head.traceparent, self.chance)
+        if trace.sampled:
+            call.began_at = time.time()
+        if trace.begun:
             head.fields = [field for field in head.fields if field[0] != b"tracestate"]
-        return [(b"traceparent", call.trace.header)]
+        return (b"traceparent", trace.header)
 
     def _ended(self, exchange: Exchange) -> None:
         call = self._live.pop(exchange)
-        if call.release is not None:
-            call.release()
+        call.release()
         self._observe(exchange, call)
+        exchange.context = exchange.on_unprocessed = None  # they point to each other, and need no garbage collector
 
     def sweep(self, now: float) -> None:
         """End what is overdue. Called a few times a second; costs nothing per request."""

@@ -53,6 +53,9 @@ class Pool:
         self._dialling = 0
         self._waiting: deque[Waiter] = deque()
         self._closed = False
+        self._hopeful: dict[Session, None] = {}
+        """Where a stream ended, the latest last: there is probably room. Asked before all connections are gone through,
+        so that a request costs the same however many there are."""
 
     def __repr__(self) -> str:
         return (
@@ -63,7 +66,10 @@ class Pool:
     @property
     def load(self) -> int:
         """Streams open and callers waiting: what balancing compares."""
-        return sum(c.session.open_streams for c in self._connections) + len(self._waiting)
+        load = len(self._waiting)
+        for connection in self._connections:
+            load += connection.session.open_streams
+        return load
 
     @property
     def connections(self) -> list[Connection]:
@@ -86,6 +92,8 @@ class Pool:
 
     def forget(self, waiter: Waiter) -> None:
         """The waiter does not want to wait any longer."""
+        if not self._waiting:
+            return
         try:
             self._waiting.remove(waiter)
         except ValueError:
@@ -97,6 +105,7 @@ class Pool:
             connection.session.drain()
             self._driver.touched.add(connection.session)
         self._connections.clear()
+        self._hopeful.clear()
 
     def close(self) -> None:
         """The upstream is no more: let what is open finish, fail who waits."""
@@ -104,13 +113,27 @@ class Pool:
         self.retire()
         self._fail_all(ConnectFailed(f"{self.name} is gone"))
 
-    def freed(self) -> None:
-        """A stream ended: somebody may have waited for its place."""
+    def freed(self, session: Session | None = None) -> None:
+        """A stream ended (of `session`, if it came so far): somebody may have waited for its place."""
+        if session is not None and not session.closed:
+            self._hopeful[session] = None
         if self._waiting:
             self._serve()
 
     def _ready(self) -> Session | None:
-        """The connection with the fewest streams. Those that will open no more are forgotten on the way."""
+        """The connection used last that has room, or the one with the fewest streams.
+
+        Few connections that carry much cost less than many that carry little, and those not needed can close."""
+        hopeful = self._hopeful
+        while hopeful:
+            session = next(reversed(hopeful))
+            if session.can_open and not session.draining:
+                return session
+            del hopeful[session]
+        return self._least_busy()
+
+    def _least_busy(self) -> Session | None:
+        """Of all. Those that will open no more are forgotten on the way."""
         best: Session | None = None
         for connection in list(self._connections):
             session = connection.session
@@ -148,7 +171,7 @@ class Pool:
             self._dialling -= 1
             self.failures += 1
             self.failed_at = self._driver.tick()
-            self._ready()  # forgets connections that are over
+            self._least_busy()  # forgets connections that are over
             if not self._dialling and not self._connections:
                 self._fail_all(e)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn
 
 from sidecar.rules.errors import RoutingError
@@ -31,6 +32,7 @@ class ServiceName:
         return f"{self.name}.{self.namespace}"
 
 
+@lru_cache(maxsize=1024)  # of pure values; hosts are short by then, and failures are not kept
 def resolve(authority_host: str, port: int | None, own_namespace: str) -> ServiceName:
     """The service meant by `authority_host` (any case, a trailing dot allowed, no port). Raises RoutingError.
 

@@ -37,6 +37,7 @@ Verdict = Literal["allow", "deny", "none"]
 
 _STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 _VERDICTS: tuple[Verdict, ...] = ("allow", "deny", "none")
+_FIRST_CELL = {verdict: index * len(_STATUS_CLASSES) for index, verdict in enumerate(_VERDICTS)}
 _CELLS = len(_STATUS_CLASSES) * len(_VERDICTS)
 
 
@@ -57,7 +58,7 @@ class _Requests:
         if row is None:
             row = self._row(peer)
         cell = status // 100 if 100 <= status < 600 else 0
-        row[_VERDICTS.index(verdict) * len(_STATUS_CLASSES) + cell] += 1
+        row[_FIRST_CELL[verdict] + cell] += 1
         self.buckets[bisect_left(DURATION_BOUNDS_S, duration_s)] += 1
         self.duration_sum_s += duration_s
 

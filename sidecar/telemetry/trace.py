@@ -15,7 +15,7 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import unquote
 
 import trio
@@ -39,14 +39,14 @@ TRACEPARENT_OCTETS_MAX = 256
 CLOSE_TIMEOUT_S = 2.0
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[ -~]*)?")
+_LOW_64_BITS = 2**64 - 1
 _TRACE_ID_ZERO = b"0" * 32
 _SPAN_ID_ZERO = b"0" * 16
 
 Attribute = str | int | float | bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceParent:
+class TraceParent(NamedTuple):
     """A valid `traceparent` as it came."""
 
     trace_id: str
@@ -56,20 +56,31 @@ class TraceParent:
     flags: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TraceContext:
-    """One request's place in its trace."""
+    """One request's place in its trace. Treat as frozen. What only a span or a log line asks for is read when asked."""
 
-    trace_id: str
-    span_id: str
-    """This sidecar's own; "" if the request is not sampled."""
-    parent_id: str
-    """Of whoever called; "" if the trace begins here."""
-    sampled: bool
-    header: bytes
-    """The `traceparent` to send on."""
-    begun: bool
-    """The trace begins here, so a `tracestate` that came must not be sent on (section 3.3.1)."""
+    __slots__ = ("begun", "header", "parent_id", "sampled")
+
+    def __init__(self, header: bytes, *, sampled: bool, begun: bool, parent_id: str) -> None:
+        self.header = header
+        """The `traceparent` to send on. Valid."""
+        self.sampled = sampled
+        self.begun = begun
+        """The trace begins here, so a `tracestate` that came must not be sent on (section 3.3.1)."""
+        self.parent_id = parent_id
+        """Of whoever called; "" if the trace begins here."""
+
+    def __repr__(self) -> str:
+        return f"<TraceContext {self.header.decode()}>"
+
+    @property
+    def trace_id(self) -> str:
+        return self.header[3:35].decode()
+
+    @property
+    def span_id(self) -> str:
+        """This sidecar's own; "" if the request is not sampled."""
+        return self.header[36:52].decode() if self.sampled else ""
 
 
 def parse(traceparent: bytes) -> TraceParent | None:
@@ -88,7 +99,7 @@ def parse(traceparent: bytes) -> TraceParent | None:
         return None
     if trace_id == _TRACE_ID_ZERO or parent_id == _SPAN_ID_ZERO:
         return None
-    return TraceParent(trace_id=trace_id.decode(), parent_id=parent_id.decode(), flags=int(flags, 16))
+    return TraceParent(trace_id.decode(), parent_id.decode(), int(flags, 16))
 
 
 def begin_or_continue(
@@ -101,36 +112,23 @@ def begin_or_continue(
     """
     parent = parse(traceparent) if traceparent else None
     if parent is None or traceparent is None:
-        trace_id = _random_id(rng, 128)
-        span_id = _random_id(rng, 64)
+        ids = rng.getrandbits(192)
+        trace_id, span_id = ids >> 64 or 1, ids & _LOW_64_BITS or 1
         sampled = _is_in_ratio(trace_id, ratio)
-        header = f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}".encode()
-        own_id = span_id if sampled else ""
-        return TraceContext(trace_id=trace_id, span_id=own_id, parent_id="", sampled=sampled, header=header, begun=True)
+        header = b"00-%032x-%016x-%02x" % (trace_id, span_id, sampled)
+        return TraceContext(header, sampled=sampled, begun=True, parent_id="")
     was_sampled = bool(parent.flags & FLAG_SAMPLED)
-    sampled = was_sampled if heeds_parent else _is_in_ratio(parent.trace_id, ratio)
-    own_id = _random_id(rng, 64) if sampled else ""
-    header = traceparent
-    if sampled:
-        flags = FLAG_SAMPLED | (parent.flags & FLAG_RANDOM)
-        header = f"00-{parent.trace_id}-{own_id}-{flags:02x}".encode()
-    return TraceContext(
-        trace_id=parent.trace_id,
-        span_id=own_id,
-        parent_id=parent.parent_id,
-        sampled=sampled,
-        header=header,
-        begun=False,
-    )
+    sampled = was_sampled if heeds_parent else _is_in_ratio(int(parent.trace_id, 16), ratio)
+    if not sampled:
+        return TraceContext(traceparent, sampled=False, begun=False, parent_id=parent.parent_id)
+    flags = FLAG_SAMPLED | (parent.flags & FLAG_RANDOM)
+    header = b"00-%s-%016x-%02x" % (parent.trace_id.encode(), rng.getrandbits(64) or 1, flags)
+    return TraceContext(header, sampled=True, begun=False, parent_id=parent.parent_id)
 
 
-def _random_id(rng: random.Random, bits: int) -> str:
-    return f"{rng.getrandbits(bits) or 1:0{bits // 4}x}"
-
-
-def _is_in_ratio(trace_id: str, ratio: float) -> bool:
+def _is_in_ratio(trace_id: int, ratio: float) -> bool:
     """OpenTelemetry's TraceIdRatioBased: the low 64 bits of the id against the ratio of 2^64."""
-    return int(trace_id[16:], 16) < round(ratio * 2**64)
+    return (trace_id & _LOW_64_BITS) < round(ratio * 2**64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
