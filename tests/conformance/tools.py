@@ -95,7 +95,7 @@ async def h2specd(from_port: int, client: str) -> Report:
 
 SECTION = re.compile(r"\s*(\d+(?:\.\d+)*)\. \S.*")
 VERDICT = re.compile("\\s*(\N{HEAVY CHECK MARK}|\N{MULTIPLICATION SIGN}) (\\d+): (.*)")
-UNFINISHED = re.compile(r"\s*Error: (.*)")
+UNFINISHED = re.compile(r"Error: (.*)")  # what a case says is indented
 
 
 def read_listing(text: str) -> Report:
@@ -113,8 +113,8 @@ def read_listing(text: str) -> Report:
                 missed[case] = description
         elif heading := SECTION.fullmatch(line):
             section, case = heading[1], ""
+        elif stop := UNFINISHED.fullmatch(line):
+            missed[f"after {case or section}"] = f"h2specd gave up: {stop[1]}"
         elif case in missed:
             missed[case] += f"\n{line.strip()}"
-        elif stop := UNFINISHED.fullmatch(line):
-            missed[f"{section}/after {case or 'its beginning'}"] = f"h2specd gave up: {stop[1]}"
     return Report(passed=frozenset(passed), missed=missed)
