@@ -1,12 +1,12 @@
 """What a request costs between two HTTP engines: the straight line, exchange, pool, metrics; no socket, no TLS.
 
-    python benchmarks/straight_line.py [--profile] [--requests N] [--rounds N] [--rules N] [--endpoints N]
+    python -m benchmarks.straight_line [--profile] [--requests N] [--rounds N] [--rules N] [--endpoints N]
 
 Both sides of the real `InboundPeer` and `OutboundApp` are sessions that only note what they are told, so what is
 measured is everything between a decoded request head and an answer handed over for encoding. Heads are realistic:
-13 fields of which path (200 of them), `traceparent` and `x-request-id` differ, in lists whose repeating fields are the
-same objects each time, as an HPACK decoder hands them out; answers have 1 KiB. CPU time of this process, the fastest
-round of several: what disturbs can only add. `rules` are ALLOW rules for the one caller, of which the last but one
+13 fields of which path (200 of them), its query, `traceparent` and `x-request-id` differ, in lists whose repeating
+fields are the same objects each time, as an HPACK decoder hands them out; answers have 1 KiB. CPU time of this process,
+the fastest round of several: what disturbs can only add. `rules` are ALLOW rules for the one caller, of which the last but one
 matches; as many again are for others. `endpoints` belong to the one service.
 """
 
@@ -84,7 +84,7 @@ def request_heads(count: int) -> list[Fields]:
     heads: list[Fields] = []
     for number in range(count):
         fields = list(SAME)
-        fields.insert(3, (b":path", b"%s" % paths[number % 200]))
+        fields.insert(3, (b":path", b"%s?page=%d" % (paths[number % 200], rng.getrandbits(32))))
         fields.append((b"traceparent", b"00-%032x-%016x-00" % (rng.getrandbits(128) or 1, rng.getrandbits(64) or 1)))
         fields.append((b"x-request-id", b"%032x" % rng.getrandbits(128)))
         heads.append(fields)

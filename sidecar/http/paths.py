@@ -61,12 +61,6 @@ def canonical(raw: bytes, method: bytes = b"GET") -> CanonicalPath:
     """The canonical form of a request target in origin-form (RFC 9112 section 3.2.1), or `*` with OPTIONS.
 
     `canonical(canonical(x).target)` is the same value. Raises BadRequest with the row that `raw` breaks."""
-    if len(raw) <= REMEMBERED_OCTETS_MAX and b"?" not in raw and raw[:1] == b"/":  # a query may hold secrets
-        return _remembered(raw)
-    return _canonical(raw, method)
-
-
-def _canonical(raw: bytes, method: bytes) -> CanonicalPath:
     path, mark, query = raw.partition(b"?")
     if mark and query.translate(None, _QUERY):
         raise _bad_octets(query)
@@ -74,17 +68,23 @@ def _canonical(raw: bytes, method: bytes) -> CanonicalPath:
         if raw == b"*" and method == b"OPTIONS":
             return _ASTERISK
         raise BadRequest("path does not start with a slash", row="B03")
+    found = _remembered(path) if len(path) <= REMEMBERED_OCTETS_MAX else _canonical(path)
+    if not mark:
+        return found
+    return CanonicalPath(found.path, raw if found.target == path else found.target + mark + query, found.without_params)
+
+
+def _canonical(path: bytes) -> CanonicalPath:
+    """Of a path without its query."""
     if not path.translate(None, _PLAIN_PATH) and b"/." not in path and b"//" not in path:
         text = path.decode("ascii")
-        return CanonicalPath(text, raw, text)
+        return CanonicalPath(text, path, text)
     text = _normalize(path)
     without = _without_params(text) if ";" in text else text
-    return CanonicalPath(text, text.encode("ascii") + mark + query, without)
+    return CanonicalPath(text, text.encode("ascii"), without)
 
 
-@lru_cache(maxsize=1024)  # of pure values of bounded length; failures are not kept
-def _remembered(path: bytes) -> CanonicalPath:
-    return _canonical(path, b"GET")
+_remembered = lru_cache(maxsize=1024)(_canonical)  # of pure values of bounded length; failures are not kept
 
 
 def _normalize(path: bytes) -> str:
