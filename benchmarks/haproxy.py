@@ -49,7 +49,7 @@ class HAProxy:
         strangers = [work.stranger_ports(index) for index in range(work.CROWD_SERVICES)] if setup.crowd else []
         sides = {
             "inbound": (mesh_port, inbound(mesh_port, setup.app, setup.is_http1, files["b"], setup.rules)),
-            "outbound": (port, outbound(port, mesh_port, files["a"], strangers)),
+            "outbound": (port, outbound(port, mesh_port, files["a"], strangers, setup.is_http1)),
         }
         with ExitStack() as stack:
             pids = {}
@@ -70,15 +70,17 @@ class HAProxy:
                        inbound=[pids["inbound"]])  # fmt: skip
 
 
-def outbound(port: int, mesh_port: int, files: Files, strangers: Sequence[Sequence[int]]) -> str:
+def outbound(port: int, mesh_port: int, files: Files, strangers: Sequence[Sequence[int]], is_http1: bool) -> str:
     """Sidecar A."""
+    # From HTTP/2 to HTTP/1.1 it leaves the reason phrase empty, which h2load takes for no answer.
+    reason = "  http-response set-status 200 reason OK if { status 200 }\n" if is_http1 else ""
     tls = f"proto h2 alpn h2 ssl crt {files.both} ca-file {files.anchors} verify required"
     others = "".join(
         f"backend stranger-{index}\n" + "".join(f"  server s{one} 127.0.0.1:{one} {tls}\n" for one in ports)
         for index, ports in enumerate(strangers)
     )
     return (
-        f"{COMMON}frontend outbound\n  bind 127.0.0.1:{port}\n  default_backend service\n"
+        f"{COMMON}frontend outbound\n  bind 127.0.0.1:{port}\n  default_backend service\n{reason}"
         f"backend service\n  server b 127.0.0.1:{mesh_port} {tls}\n{others}"
     )
 
