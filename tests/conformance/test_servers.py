@@ -20,6 +20,7 @@ from tests.trio_support import trio_test
 pytestmark = [pytest.mark.conformance, pytest.mark.parametrize("engine", HTTP2_ENGINES)]
 
 SERVER_CASES = 146
+"""Of h2spec 2.2.1: 145, and one that is strict."""
 OUTBOUND_MISSES = {
     "http2/3.5/2": "The port speaks HTTP/1.1 as well: what does not begin with the preface is answered 400 in HTTP/1.1,"
     " and the connection is closed. h2spec takes that answer for a broken frame.",
