@@ -15,7 +15,7 @@ Whatever can be wrong is a state as well, so that the loop need not look for it:
                      the path of ones) it leads back to the root, anywhere else to `_FAILED`.
     EOS              leads to `_FAILED`, and out of `_FAILED` leads nothing.
 
-All rows together take 2 MB and 35 ms to build; printable text visits 99 of them, 0.9 MB, and most of it fewer. A row is
+All rows together take 2 MB and 35 ms to build; printable text visits 99 of them, 0.9 MB, common text fewer. A row is
 therefore empty until it is first looked into: the IndexError builds it, and the string is begun anew. That happens
 at most 256 times in the life of the process.
 
