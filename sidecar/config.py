@@ -145,7 +145,7 @@ class Config:
     admin: Address = Address("127.0.0.1", 15000)
     health: Address | None = Address("0.0.0.0", 15020)
     """/ready, /live and /metrics for whoever watches from outside; None: off."""
-    http2_engine: str = "reference"
+    http2_engine: str = "relay"
     access_log: str = "all"
     """all | denied | off; JSON lines on standard error."""
     timeouts: Timeouts = field(default_factory=Timeouts)
