@@ -4,6 +4,6 @@ watcher       ControlLink: keeps one Watch stream up, hands snapshots to the sid
 subscription  what to say on that stream and which snapshots to believe; sans-IO
 rpc           a gRPC channel: sockets and tasks
 calls         its protocol state; sans-IO
-gate, wire    GOAWAY handled apart from h2; gRPC in bytes
+wire          gRPC in bytes
 errors        RpcError and the rest of the tree
 """

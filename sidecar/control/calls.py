@@ -2,9 +2,10 @@
 
 Theory of operation
 -------------------
-`Calls` owns an h2 connection (the package; this is not the data path), the gate in front of it and one `Call` per
-stream. Whoever owns the socket feeds `receive`, sends what `take` gives, and asks `pump` for more when the socket has
-taken all of that; so the bytes that wait to be sent are bounded by one pump (64 KiB) and the answers to control frames.
+`Calls` owns an h2 connection (the package; this is not the data path), the data path's gate in front of it, which keeps
+GOAWAY from h2 (it would end every call) and stops floods, and one `Call` per stream. Whoever owns the socket feeds
+`receive`, sends what `take` gives, and asks `pump` for more when the socket has taken all of that; so the bytes that
+wait to be sent are bounded by one pump (64 KiB) and the answers to control frames.
 
 Receive credit: a call's window is given back as its bytes arrive while nothing waits in its inbox, and held back while
 something does. So a reader that stops reading stops its sender, and one call holds at most one message
@@ -25,17 +26,20 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
+from sidecar.config import Limits
 from sidecar.control.errors import RpcError
-from sidecar.control.gate import FrameGate, GateError, GoAway
 from sidecar.control.wire import MessageAssembler, head_error, request_head, reset_error, trailers_error
-from sidecar.errors import GRPC_CANCELLED, GRPC_INTERNAL, GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE
+from sidecar.errors import GRPC_CANCELLED, GRPC_INTERNAL, GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE, PeerFlood
+from sidecar.http.budgets import Budgets
+from sidecar.http.gate import Frame, FrameGate, GateFault
 from sidecar.http.session import ErrorCode
 
 CALLS_MAX = 16
 WINDOW_OCTETS = 1_048_576
 CONNECTION_WINDOW_OCTETS = 4_194_304
 HEADER_LIST_OCTETS_MAX = 16_384
-FRAME_OCTETS_MAX = 16_384
+LIMITS = Limits(header_list_octets_max=HEADER_LIST_OCTETS_MAX)
+"""What a control plane may send is bounded as it is for any other peer."""
 ENCODER_TABLE_OCTETS_MAX = 4_096
 PUMP_OCTETS = 65_536
 
@@ -71,13 +75,16 @@ class Call:
 class Calls:
     """The connection. Methods raise RpcError(UNAVAILABLE) once it failed or goes away."""
 
-    def __init__(self, authority: str) -> None:
+    def __init__(self, authority: str, clock: Callable[[], float]) -> None:
+        """`clock`: monotonic seconds; it ages the budgets of what the control plane may send."""
         self._authority = authority
-        self._gate = FrameGate(FRAME_OCTETS_MAX)
+        self._budgets = Budgets(LIMITS, clock)
+        self._gate = FrameGate(LIMITS, self._budgets, clock, expects_preface=False)
         self._calls: dict[int, Call] = {}
         self._pings_sent = 0
         self.pings_acknowledged = 0
-        self.goaway: GoAway | None = None
+        self.is_going_away = False
+        """The control plane said GOAWAY: it takes no more calls, and finishes those it has."""
         self.failure: RpcError | None = None
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
         self._h2.local_settings = h2.settings.Settings(
@@ -100,7 +107,7 @@ class Calls:
         """Begin a call. Raises RpcError: UNAVAILABLE, or RESOURCE_EXHAUSTED with too many calls open."""
         if self.failure is not None:
             raise self.failure
-        if self.goaway is not None:
+        if self.is_going_away:
             raise RpcError(GRPC_UNAVAILABLE, "the control plane is closing this connection")
         if len(self._calls) >= min(CALLS_MAX, self._h2.remote_settings.max_concurrent_streams):
             raise RpcError(GRPC_RESOURCE_EXHAUSTED, "too many calls are open")
@@ -108,6 +115,7 @@ class Calls:
         self._h2.send_headers(stream, request_head(path, self._authority, timeout_s))
         call = Call(stream, message_octets_max, on_change)
         self._calls[stream] = call
+        self._budgets.streams_opened += 1
         return call
 
     def cancel(self, call: Call) -> None:
@@ -136,6 +144,7 @@ class Calls:
                 if size <= 0:
                     break
                 self._h2.send_data(call.stream, bytes(call.outbox[:size]))
+                self._budgets.data_frames_sent += 1
                 del call.outbox[:size]
                 budget -= size
             if call.is_closing and not call.outbox and not call.is_half_closed:
@@ -143,7 +152,8 @@ class Calls:
                 call.is_half_closed = True
 
     def take(self) -> bytes:
-        """The bytes to send now."""
+        """The bytes to send now. Whoever takes them bounds how many of them wait."""
+        self._budgets.replies_sent()
         return self._h2.data_to_send()
 
     def ping(self) -> int:
@@ -157,16 +167,16 @@ class Calls:
 
     def receive(self, data: bytes) -> None:
         """Bytes from the socket. A peer that breaks HTTP/2 fails the connection (see `failure`)."""
+        self._gate.push(data)
         try:
-            frames, goaways = self._gate.receive(data)
-            events = self._h2.receive_data(frames) if frames else []
-        except (GateError, h2.exceptions.ProtocolError) as error:
+            while self.failure is None and (frame := self._gate.pop()) is not None:
+                if frame.is_goaway:
+                    self._go_away(frame)
+                    continue
+                for event in self._h2.receive_data(frame.octets):
+                    self._handle(event)
+        except (GateFault, PeerFlood, h2.exceptions.ProtocolError) as error:
             self.fail(RpcError(GRPC_UNAVAILABLE, f"the control plane broke HTTP/2: {error}"))
-            return
-        for event in events:
-            self._handle(event)
-        for goaway in goaways:
-            self._go_away(goaway)
 
     def fail(self, error: RpcError) -> None:
         """The connection is lost: every call ends with `error`. The first failure is remembered."""
@@ -245,11 +255,12 @@ class Calls:
             error = RpcError(GRPC_INTERNAL, "the answer ended within a message")
         self._end(call, error)
 
-    def _go_away(self, goaway: GoAway) -> None:
-        self.goaway = goaway
-        refused = RpcError(GRPC_UNAVAILABLE, f"the control plane took no more calls {goaway.debug}".rstrip())
+    def _go_away(self, goaway: Frame) -> None:
+        self.is_going_away = True
+        last_stream, _ = goaway.goaway
+        refused = RpcError(GRPC_UNAVAILABLE, f"the control plane took no more calls {goaway.goaway_debug}".rstrip())
         for stream, call in list(self._calls.items()):
-            if stream > goaway.last_stream:
+            if stream > last_stream:
                 self._end(call, refused)
 
     def _end(self, call: Call, error: RpcError | None) -> None:

@@ -131,7 +131,7 @@ class Channel:
         self.peer = peer
         self._socket = ssl_socket
         self._limits = limits or ChannelLimits()
-        self._calls = Calls(authority)
+        self._calls = Calls(authority, trio.current_time)
         self._out = bytearray()
         self._heard_at = trio.current_time()
         self._heard = ParkingLot()
@@ -141,13 +141,13 @@ class Channel:
         self._writable = trio.Lock()
 
     def __repr__(self) -> str:
-        state = "failed" if self._calls.failure else "going away" if self._calls.goaway else "open"
+        state = "failed" if self._calls.failure else "going away" if self._calls.is_going_away else "open"
         return f"<Channel to {self.peer.identity} {state}, {self._calls.open_calls} calls>"
 
     @property
     def is_usable(self) -> bool:
         """May a new call be opened?"""
-        return self._calls.failure is None and self._calls.goaway is None
+        return self._calls.failure is None and not self._calls.is_going_away
 
     async def unary(self, path: str, request: Message, reply_type: type[Reply], timeout_s: float = 10.0) -> Reply:
         """One message there, one back. Raises RpcError, DEADLINE_EXCEEDED when it took too long."""

@@ -1,4 +1,4 @@
-"""HTTP without I/O: bytes in, calls to a sink; calls in, bytes out. No clock, no sockets, no randomness.
+"""HTTP without I/O: bytes in, calls to a sink; calls in, bytes out. No sockets, no randomness; time is an argument.
 
 Read in this order:
 
@@ -7,7 +7,11 @@ Read in this order:
 * `fields`       what every field section must be (names, values, sizes, identity fields)
 * `authority`    `host[:port]`, read once, in one spelling
 * `paths`        one canonical path: matched, routed and forwarded
-* `reference`    HTTP/2 on the `h2` package
+* `budgets`      how much of what is worth nothing an HTTP/2 connection may send
+* `reference`    HTTP/2 on the `h2` package; it stands on
+    * `reference_core`  what is said, and how a connection ends
+    * `gate`            bytes into frames; what a frame's kind alone tells against it
+    * `h2_connection`   `h2` as it is wanted here
 * `http1`        HTTP/1.1 and 1.0, server and client; it stands on
     * `http1_core`   what both roles share: the buffer, the crank, the output and its bound
     * `http1_head`   heads as received: the strict look, then httptools; framing; hop-by-hop fields
