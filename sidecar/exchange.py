@@ -127,8 +127,8 @@ class Exchange:
 
     def _event(self, event: Event) -> None:
         if self.state is not _ENDED:  # else: the other side's last words
-            self.state, action = TABLE[self.state, event]
-            _ACTIONS[action](self)
+            self.state, act = _ROWS[self.state, event]
+            act(self)
 
     def _open_upstream(self) -> None:
         up = self._up
@@ -216,7 +216,7 @@ class Exchange:
             self._event(Event.RESPONSE_END)
 
 
-_ACTIONS: dict[str, Callable[[Exchange], None]] = {name: getattr(Exchange, f"_{name}") for _, name in TABLE.values()}
+_ROWS = {pair: (state, getattr(Exchange, f"_{action}")) for pair, (state, action) in TABLE.items()}
 
 
 class _Downstream:

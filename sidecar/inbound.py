@@ -60,7 +60,7 @@ class InboundPeer:
         call.port = self._port(head)
 
         # 2 decide; the exchange is live already, so a policy change from here on finds it
-        verdict = self.judge(head, call.port)
+        verdict = in_force.judge.authorize(head.host, call.port, head.method.decode("ascii"), head.path)
         if isinstance(verdict, Denied):
             self.runtime.deny(exchange, call, verdict)
             return
@@ -80,12 +80,14 @@ class InboundPeer:
                 return next(iter(self._apps))  # a Host of the app's own making, such as the name of a named port
             raise NotFound(str(e)) from None
 
-    def judge(self, head: RequestHead, port: int) -> Permit | Denied:
-        """With the policy of now (which holds a DENY also against `/admin;x`, row C06)."""
+    def judge_again(self, head: RequestHead, port: int) -> Permit | Denied:
+        """With the policy of now."""
         return self._policy().judge.authorize(head.host, port, head.method.decode("ascii"), head.path)
 
     def _policy(self) -> _InForce:
-        """The peer's rules are compiled once per snapshot. Raises NotReady before the first."""
+        """The peer's rules are compiled once per snapshot (and hold a DENY also against `/admin;x`, row C06).
+
+        Raises NotReady before the first."""
         snapshot, authorizer = self.runtime.current()
         if self._in_force is None or self._in_force.authorizer is not authorizer:
             own_id = str(snapshot.identity)
@@ -114,7 +116,7 @@ class _ToApp(Call):
 
     def rejudge(self) -> Permit | Denied:
         assert self.exchange.head is not None
-        return self._peer.judge(self.exchange.head, self.port)
+        return self._peer.judge_again(self.exchange.head, self.port)
 
     def open(self, pool: Pool, permit: Permit) -> None:
         """No upstream is opened without a Permit. Raises TooManyRequests."""

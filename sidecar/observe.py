@@ -24,16 +24,14 @@ class Observer:
 
     def __call__(self, exchange: Exchange, call: Call) -> None:
         duration_s = exchange.clock() - exchange.started
+        decision = self._decision(call)
         if call.direction == INBOUND:
             verdict: Verdict = "deny" if call.denied else "allow" if call.permit else "none"
-            self._metrics.request_done(
-                "inbound", status=exchange.status, peer=call.source, duration_s=duration_s, verdict=verdict
-            )
+            self._metrics.request_done("inbound", exchange.status, call.source, duration_s, verdict)
         else:
-            self._metrics.request_done("outbound", status=exchange.status, peer=call.destination, duration_s=duration_s)
+            self._metrics.request_done("outbound", exchange.status, call.destination, duration_s)
         if exchange.error is not None and exchange.error.row:
             self._metrics.refused(exchange.error.row, exchange.error.reason)
-        decision = self._decision(call)
         if self._access_log.wants(decision):
             self._access_log.record(self._log_entry(exchange, call, decision, duration_s))
         if call.trace is not None and call.trace.sampled and self._tracer.is_exporting:

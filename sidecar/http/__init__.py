@@ -4,7 +4,9 @@ Read in this order:
 
 * `session`      the interface of every engine, and what each must do
 * `headers`      what may cross: the one judge of request heads, response heads and trailers
-* `fields`       what every field section must be (names, values, sizes, identity fields)
+* `fields`       what every field section must be (names, values, identity fields)
+* `layout`       what the names of a section decide, once for each sequence of names; its size
+* `body_length`  whether a body is as long as its head said
 * `authority`    `host[:port]`, read once, in one spelling
 * `paths`        one canonical path: matched, routed and forwarded
 * `budgets`      how much of what is worth nothing an HTTP/2 connection may send

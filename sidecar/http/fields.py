@@ -33,6 +33,19 @@ _NAME_TABLE = bytes(octet if octet in _TOKEN or octet == 0x3A else 0 for octet i
 _VALUE_TABLE = bytes(octet if octet in _VALUE else 0 for octet in range(256))
 
 
+class Remembered(list[Field]):
+    """A section that a decoder has kept, without secrets, and hands out again whenever it comes again: the very same.
+
+    `judged` is where its judge keeps what became of it. It lives and dies with the connection's decoder."""
+
+    __slots__ = ("judged",)
+    judged: object
+
+    def __init__(self, fields: Iterable[Field]) -> None:
+        super().__init__(fields)
+        self.judged = None
+
+
 def check_names(names: Sequence[bytes], pseudo_count: int, fault: Fault) -> None:
     """Judge the names of a field section, of which the first `pseudo_count` are known pseudo-header fields."""
     joined = b"".join(names)

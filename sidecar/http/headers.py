@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from sidecar.config import Limits
 from sidecar.errors import BadRequest, MethodNotAllowed, UpstreamFailed
 from sidecar.http.authority import Authority, parse_authority
-from sidecar.http.fields import Fault, check_outgoing, content_length, is_identity
+from sidecar.http.body_length import BodyLength
+from sidecar.http.fields import Fault, Remembered, check_outgoing, content_length, is_identity
 from sidecar.http.layout import (
     COOKIE,
     DROP,
@@ -130,6 +131,8 @@ class ResponseHead:
     """Regular fields as forwarded."""
     content_length: int | None
     """Of the field; the body has it only if there may be a body (see `BodyLength.of_response`)."""
+    sent: Fields
+    """The whole list as it is sent on when nothing is added."""
 
 
 # Requests
@@ -141,10 +144,14 @@ def admit_request(fields: Fields, end: bool, limits: Limits = _LIMITS) -> Reques
     Raises BadRequest, HeadersTooLarge, or MethodNotAllowed (CONNECT), with the row that was broken."""
     layout, values = _REQUESTS.read(fields, limits, BadRequest)
     method = _method(layout, values)
-    special = _Special(layout, fields)
-    kept = [*layout.kept(fields), *special.kept]
-    authority = _authority(values[layout.authority] if layout.authority >= 0 else None, special.host)
-    if special.length and end:
+    kept = [*layout.kept(fields)]
+    host, length, is_grpc = None, None, False
+    if layout.special:
+        special = _Special(layout, fields)
+        kept += special.kept
+        host, length, is_grpc = special.host, special.length, special.is_grpc
+    authority = _authority(values[layout.authority] if layout.authority >= 0 else None, host)
+    if length and end:
         raise BadRequest("content-length without a body", row="B17")
     path, target, without_params = canonical(values[layout.path], method)
     return RequestHead(
@@ -157,9 +164,9 @@ def admit_request(fields: Fields, end: bool, limits: Limits = _LIMITS) -> Reques
         path=path,
         without_params=without_params,
         fields=kept,
-        content_length=special.length,
-        is_grpc=special.is_grpc,
-        traceparent=special.traceparent or None,
+        content_length=length,
+        is_grpc=is_grpc,
+        traceparent=values[layout.traceparent] if layout.traceparent >= 0 else None,
     )
 
 
@@ -200,22 +207,18 @@ def _method(layout: Layout, values: Sequence[bytes]) -> bytes:
 class _Special:
     """The fields of a request that mean something to us, read once."""
 
-    __slots__ = ("host", "is_grpc", "kept", "length", "traceparent")
+    __slots__ = ("host", "is_grpc", "kept", "length")
 
     def __init__(self, layout: Layout, fields: Fields) -> None:
         self.kept: Fields = []
         self.host: bytes | None = None
         self.length: int | None = None
         self.is_grpc = False
-        self.traceparent: bytes | None = None
         cookies: Fields = []
         for rule, position in layout.special:
             field = fields[position]
             value = field[1]
-            if rule == TRACEPARENT:
-                # W3C Trace Context section 3.2.1: more than one is none. b"" marks that.
-                self.traceparent = value if self.traceparent is None else b""
-            elif rule == TYPE:
+            if rule == TYPE:
                 self.is_grpc = _GRPC.fullmatch(value) is not None
                 self.kept.append(field)
             elif rule == LENGTH:
@@ -280,7 +283,18 @@ def request_fields(head: RequestHead, extra: Fields) -> Fields:
 
 
 def admit_response(fields: Fields, limits: Limits = _LIMITS) -> ResponseHead:
-    """Judge a final response head (status 200 to 599). Raises UpstreamFailed (B35 or the row of the field)."""
+    """Judge a final response head (status 200 to 599). Raises UpstreamFailed (B35 or the row of the field).
+
+    One that is `Remembered` was judged before, unless it comes for the first time; a session's limits do not change."""
+    if type(fields) is Remembered:
+        if isinstance(fields.judged, ResponseHead):
+            return fields.judged
+        fields.judged = head = _final_head(fields, limits)
+        return head
+    return _final_head(fields, limits)
+
+
+def _final_head(fields: Fields, limits: Limits) -> ResponseHead:
     status = _status(fields)
     if not 200 <= status <= 599:
         raise UpstreamFailed("status is not that of a final response", row="B35")
@@ -316,7 +330,7 @@ def _response_head(status: int, fields: Fields, limits: Limits) -> ResponseHead:
                 kept.append((b"content-length", b"%d" % value))
         elif value != length:
             raise UpstreamFailed("conflicting content-lengths", row="B35")
-    return ResponseHead(status=status, fields=kept, content_length=length)
+    return ResponseHead(status=status, fields=kept, content_length=length, sent=[fields[0], *kept])
 
 
 def _response_names(names: Names, fault: Fault) -> int:
@@ -326,11 +340,11 @@ def _response_names(names: Names, fault: Fault) -> int:
 
 
 def response_fields(head: ResponseHead, extra: Fields) -> Fields:
-    """The list for `Session.head`: `head` as it may cross, then `extra`."""
-    return [(b":status", b"%d" % head.status), *head.fields, *extra]
+    """The list for `Session.head`: `head` as it may cross, then `extra`. Not to be changed: it may be sent again."""
+    return [*head.sent, *extra] if extra else head.sent
 
 
-# Trailers and bodies
+# Trailers
 
 
 def admit_trailers(fields: Fields, limits: Limits = _LIMITS, *, fault: Fault = BadRequest) -> Fields:
@@ -355,38 +369,3 @@ def _is_ours_in_trailers(name: bytes) -> bool:
 _REQUESTS = Layouts(_REQUEST_RULES, _request_names)
 _RESPONSES = Layouts(_RESPONSE_RULES, _response_names)
 _TRAILERS = Layouts(_TRAILER_RULES, _trailer_names, _is_ours_in_trailers)
-
-
-class BodyLength:
-    """Counts the body of one message against its content-length (row B16, RFC 9113 section 8.1.1)."""
-
-    __slots__ = ("_fault", "_left")
-
-    def __init__(self, expected: int | None, fault: Fault) -> None:
-        self._left = expected
-        self._fault = fault
-
-    @classmethod
-    def of_request(cls, head: RequestHead) -> BodyLength:
-        return cls(head.content_length, BadRequest)
-
-    @classmethod
-    def of_response(cls, head: ResponseHead, method: bytes) -> BodyLength:
-        """HEAD, 204 and 304 have no body, whatever their content-length (RFC 9110 section 6.4.1)."""
-        no_body = method == b"HEAD" or head.status in (204, 304)
-        return cls(0 if no_body else head.content_length, UpstreamFailed)
-
-    def __repr__(self) -> str:
-        return f"<BodyLength, {'unknown' if self._left is None else self._left} octets left>"
-
-    def take(self, octets: int) -> None:
-        """Body octets arrived. Raises BadRequest or UpstreamFailed if they are more than announced."""
-        if self._left is not None:
-            self._left -= octets
-            if self._left < 0:
-                raise self._fault("body is longer than content-length", row="B16")
-
-    def finish(self) -> None:
-        """The body is over. Raises BadRequest or UpstreamFailed if it is shorter than announced."""
-        if self._left:
-            raise self._fault("body is shorter than content-length", row="B16")

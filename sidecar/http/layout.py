@@ -37,10 +37,18 @@ TYPE: Final = 7
 TRACEPARENT: Final = 8
 
 
+_NOT_SPECIAL = (DROP, TRACEPARENT)
+
+
 class Layout:
     """Positions in a field section of certain names. -1: not there."""
 
-    __slots__ = ("authority", "fields_count", "kept", "method", "octets", "path", "pseudo_count", "scheme", "special")
+    # fmt: off
+    __slots__ = (
+        "authority", "fields_count", "kept", "method", "octets", "path", "pseudo_count", "scheme", "special",
+        "traceparent",
+    )
+    # fmt: on
 
     def __init__(
         self, names: Names, pseudo_count: int, rules: Mapping[bytes, int], is_ours: Callable[[bytes], bool]
@@ -54,8 +62,10 @@ class Layout:
         self.octets = sum(map(len, names)) + FIELD_OVERHEAD_OCTETS * len(names)
         """Of the whole section but for the values."""
         regular = range(pseudo_count, len(names))
-        self.special = tuple((rules[names[p]], p) for p in regular if rules.get(names[p], DROP) != DROP)
-        """(meaning, position) of what has a meaning to us and is not just dropped."""
+        traces = [p for p in regular if rules.get(names[p]) == TRACEPARENT]
+        self.traceparent = traces[0] if len(traces) == 1 else -1  # W3C Trace Context section 3.2.1: two are none
+        self.special = tuple((rules[names[p]], p) for p in regular if rules.get(names[p], DROP) not in _NOT_SPECIAL)
+        """(meaning, position) of what else has a meaning to us and is not just dropped."""
         self.kept = _taker([p for p in regular if names[p] not in rules and not is_ours(names[p])])
         """From the section, the fields that cross as they are."""
 

@@ -91,7 +91,7 @@ class Metrics:
         self._registry.register(_Export(self))
 
     def request_done(
-        self, direction: Direction, *, status: int, peer: str, duration_s: float, verdict: Verdict = "none"
+        self, direction: Direction, status: int, peer: str, duration_s: float, verdict: Verdict = "none"
     ) -> None:
         """One exchange ended.
 

@@ -39,6 +39,8 @@ TRACEPARENT_OCTETS_MAX = 256
 CLOSE_TIMEOUT_S = 2.0
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[ -~]*)?")
+# Version 00, not sampled, ids that are not zero: it goes on as it is.
+_UNSAMPLED = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]")
 _LOW_64_BITS = 2**64 - 1
 _TRACE_ID_ZERO = b"0" * 32
 _SPAN_ID_ZERO = b"0" * 16
@@ -59,16 +61,16 @@ class TraceParent(NamedTuple):
 class TraceContext:
     """One request's place in its trace. Treat as frozen. What only a span or a log line asks for is read when asked."""
 
-    __slots__ = ("begun", "header", "parent_id", "sampled")
+    __slots__ = ("_parent_id", "begun", "header", "sampled")
 
-    def __init__(self, header: bytes, *, sampled: bool, begun: bool, parent_id: str) -> None:
+    def __init__(self, header: bytes, *, sampled: bool, begun: bool, parent_id: str | None) -> None:
+        """`parent_id`: None if it is the one in the header."""
         self.header = header
         """The `traceparent` to send on. Valid."""
         self.sampled = sampled
         self.begun = begun
         """The trace begins here, so a `tracestate` that came must not be sent on (section 3.3.1)."""
-        self.parent_id = parent_id
-        """Of whoever called; "" if the trace begins here."""
+        self._parent_id = parent_id
 
     def __repr__(self) -> str:
         return f"<TraceContext {self.header.decode()}>"
@@ -76,6 +78,11 @@ class TraceContext:
     @property
     def trace_id(self) -> str:
         return self.header[3:35].decode()
+
+    @property
+    def parent_id(self) -> str:
+        """Of whoever called; "" if the trace begins here."""
+        return self.header[36:52].decode() if self._parent_id is None else self._parent_id
 
     @property
     def span_id(self) -> str:
@@ -110,6 +117,8 @@ def begin_or_continue(
     `ratio` of the traces that begin here are sampled; a trace that came keeps the decision it came with, unless
     `heeds_parent` is False: then `ratio` decides for it too (from the trace id, so that all sidecars agree).
     """
+    if heeds_parent and traceparent is not None and _UNSAMPLED.fullmatch(traceparent):  # the usual case
+        return TraceContext(traceparent, sampled=False, begun=False, parent_id=None)
     parent = parse(traceparent) if traceparent else None
     if parent is None or traceparent is None:
         ids = rng.getrandbits(192)

@@ -23,6 +23,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from sidecar.http.fields import Remembered
 from sidecar.http.relay import huffman
 from sidecar.http.relay.errors import HpackError, ListTooLarge
 from sidecar.http.relay.hpack_table import (
@@ -87,7 +88,7 @@ class Decoder:
         if memorable and end <= BLOCK_OCTETS_MAX:
             if len(self._blocks) >= BLOCKS_MAX:
                 self._blocks.clear()
-            self._blocks[block] = fields
+            self._blocks[block] = fields = Remembered(fields)
         return fields
 
     def _decode(self, block: bytes) -> tuple[Fields, int, bool]:

@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.config import Limits
-from sidecar.errors import BadRequest, RequestError
+from sidecar.errors import BadRequest, RequestError, UpstreamFailed
 from sidecar.http import headers, layout
-from sidecar.http.headers import _REQUEST_RULES, _request_names, admit_request
+from sidecar.http.fields import Remembered
+from sidecar.http.headers import _REQUEST_RULES, _request_names, admit_request, admit_response, response_fields
 from sidecar.http.layout import Layouts
+from sidecar.http.relay.hpack_decode import Decoder
+from sidecar.http.relay.hpack_encode import Encoder
 from sidecar.http.session import Fields
 from tests.sidecar.http.test_headers import IDENTITY_NAMES, NAMES, VALUES, request
 
@@ -81,3 +84,27 @@ def test_no_value_is_remembered() -> None:
     kept = repr((names, one.special, one.kept, one.octets))
     assert "secret" not in kept
     assert b"authorization" in names
+
+
+def test_a_response_that_comes_again_is_judged_once_and_one_that_was_refused_each_time() -> None:
+    """What became of it is kept with the section, which lives as long as its connection's decoder."""
+    fields = Remembered([(b":status", b"200"), (b"x-hauberk-x", b"1"), (b"a", b"b")])
+    head = admit_response(fields, LIMITS)
+    assert admit_response(fields, LIMITS) is head
+    assert response_fields(head, []) == [(b":status", b"200"), (b"a", b"b")]
+    assert response_fields(head, [(b"x", b"y")]) == [(b":status", b"200"), (b"a", b"b"), (b"x", b"y")]
+    assert response_fields(head, []) == [(b":status", b"200"), (b"a", b"b")]
+    bad = Remembered([(b":status", b"200"), (b"a", b"\n")])
+    for _ in range(2):
+        with pytest.raises(UpstreamFailed):
+            admit_response(bad, LIMITS)
+
+
+def test_the_decoder_hands_out_a_block_without_secrets_again() -> None:
+    """And one with a secret is decoded anew."""
+    for name, again in ((b"x-a", True), (b"set-cookie", False)):
+        block = Encoder().encode([(b":status", b"200"), (name, b"v")])
+        decoder = Decoder(table_octets_max=4_096, list_octets_max=16_384)
+        decoder.decode(block)
+        assert (decoder.decode(block) is decoder.decode(block)) is again
+        assert (type(decoder.decode(block)) is Remembered) is again
