@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from sidecar.config import Timeouts
+from sidecar.http.engines import HTTP2_ENGINES
 from sidecar.http.http1 import Http1Server
 from sidecar.http.session import Fields, Session, StreamSink
 from sidecar.net.connection import Connection
@@ -40,10 +41,11 @@ def sweep(it: Target, *, after_s: float, step_s: float = 1.0, each: Callable[[],
 
 
 @trio_test
-async def test_a14_a_peer_that_never_reads_is_closed() -> None:
+@pytest.mark.parametrize("engine", HTTP2_ENGINES)
+async def test_a14_a_peer_that_never_reads_is_closed(engine: str) -> None:
     """Requests are sent, answers are never taken off the socket: the connection and what waits for it must go."""
     app = App(b"HTTP/1.1 200 OK\r\ncontent-length: 4000000\r\n\r\n" + b"x" * 4_000_000)
-    async with target(ALLOW_ALL, app=app, timeouts=TIMEOUTS) as it, attacker(it) as peer:
+    async with target(ALLOW_ALL, app=app, timeouts=TIMEOUTS, engine=engine) as it, attacker(it) as peer:
         connection = mesh_connection(it)
         peer.h2.update_settings({4: 2**31 - 1})  # INITIAL_WINDOW_SIZE: nothing but TCP holds us back
         peer.h2.increment_flow_control_window(2**30)

@@ -11,9 +11,11 @@ import pytest
 from hpack import Encoder
 
 from sidecar.config import Limits
-from sidecar.http.reference import ReferenceSession
+from sidecar.http.engines import HTTP2_ENGINES, http2_engine
 from sidecar.http.session import ErrorCode, Fields
 from tests.attacks.support import request
+
+pytestmark = pytest.mark.parametrize("engine", HTTP2_ENGINES)
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE = 0x0, 0x1, 0x2, 0x3, 0x4, 0x8
 
@@ -64,9 +66,9 @@ class Sink:
 
 @pytest.mark.parametrize("name", CROSSING)
 @pytest.mark.parametrize("later", [0, 1, 5])
-def test_a_frame_that_crosses_our_reset_ends_nothing_else(name: str, later: int) -> None:
+def test_a_frame_that_crosses_our_reset_ends_nothing_else(engine: str, name: str, later: int) -> None:
     """Whatever an answer is made of, and however many requests were begun since the reset."""
-    session = ReferenceSession(None, Limits())
+    session = http2_engine(engine)(None, Limits())
     session.receive(frame(SETTINGS, 0, 0))
     gone, other = Sink(), Sink()
     session.request(request(), True, gone)
@@ -83,12 +85,13 @@ def test_a_frame_that_crosses_our_reset_ends_nothing_else(name: str, later: int)
 
 @pytest.mark.parametrize("flags", [0x4, 0x5])
 @pytest.mark.parametrize("stream", [2, 2**31 - 2])
-def test_a29_a_server_that_begins_a_stream_is_said_goodbye(stream: int, flags: int) -> None:
+def test_a29_a_server_that_begins_a_stream_is_said_goodbye(engine: str, stream: int, flags: int) -> None:
     """A malicious upstream asks us something: the connection ends in order, nothing escapes from `receive`."""
-    session, sink = ReferenceSession(None, Limits()), Sink()
+    session, sink = http2_engine(engine)(None, Limits()), Sink()
     session.receive(frame(SETTINGS, 0, 0))
     session.request(request(), True, sink)
     session.receive(head(flags, stream, *request(b"/admin")))
     assert session.closed
-    assert session.peer_error == ErrorCode.PROTOCOL_ERROR
+    assert session.fault is not None
+    assert vars(session)["peer_error"] == ErrorCode.PROTOCOL_ERROR
     assert sink.said == ["reset"]
