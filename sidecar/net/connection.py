@@ -78,7 +78,11 @@ class Driver:
         while touched:
             connection = by_session.get(touched.pop())
             if connection is not None:
-                connection.flush()
+                try:
+                    connection.flush()
+                except Exception:  # a bug, and nobody else's connection may end with it
+                    log.exception("unexpected error on a connection")
+                    connection.close()
 
     @property
     def connections(self) -> list[Connection]:
