@@ -62,11 +62,17 @@ def systems_of(names: Sequence[str], engine: str, tree: Path, base: Path | None)
 
 @click.command(help="Paired runs against Envoy, as ratios. docs/performance.md says how to read them.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
-@click.option("--scenario", "numbers", multiple=True, type=click.IntRange(1, 9), help="1 to 8; again for more; all.")
+@click.option(
+    "--scenario",
+    "numbers",
+    multiple=True,
+    type=click.IntRange(1, len(SCENARIOS)),
+    help="Again for more; all. Scenario 9, memory, is read off whichever run.",
+)
 @click.option(
     "--engine", default=Config(service="-").http2_engine, show_default=True, type=click.Choice(["relay", "reference"])
 )
-@click.option("--quick", is_flag=True, help="A fifth of the work; nothing is written down unless --output says where.")
+@click.option("--quick", is_flag=True, help="A fifth of the work; writes nothing without --output.")
 @click.option("--only", type=click.Choice(NAMES), help="One system, absolute figures, no ratios.")
 @click.option("--without", multiple=True, type=click.Choice(NAMES[1:]), help="Leave this one out.")
 @click.option(
@@ -86,14 +92,14 @@ def main(
     tree: Path, base: Path | None, output: Path | None,
 ) -> None:  # fmt: skip
     names = [only] if only else [name for name in NAMES if name not in without]
-    path = output or (None if quick or only else LATEST)
+    path = output or (None if quick or only or tree.resolve() != tools.ROOT.resolve() else LATEST)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         systems = systems_of(names, engine, tree, base)
         options = Options(rounds=rounds, share=QUICK if quick else 1.0, say=click.echo)
         records = {}
-        for number in [number for number in numbers or SCENARIOS if number in SCENARIOS]:
+        for number in numbers or SCENARIOS:
             scenario = SCENARIOS[number]
             click.echo(f"scenario {number}: {scenario.title}")
             results = run(scenario, systems, options)

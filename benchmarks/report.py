@@ -158,7 +158,7 @@ def table(record: Json, number: int | str) -> Iterator[str]:
         parts = [("", found), *found.get("parts", {}).items()]
         for part, ratios_of in parts:
             for name, value in ratios_of.items():
-                if name.endswith("_ratio") and (against == "envoy" or name in SHORT):
+                if name.endswith("_ratio") and (name in SHORT or (against == "envoy" and name != "growth_ratio")):
                     label = f"{part + ' ' if part else ''}{name.removesuffix('_ratio')}"
                     yield (
                         f"  ours/{against:8} {label:28}"
