@@ -161,11 +161,19 @@ def fault_of(error: ProtocolError) -> tuple[int, str]:
 
 
 def cap_encoder(conn: H2Connection) -> None:
-    """The peer may not grow our encoder's table (row A25).
+    """The peer may not grow our encoder's table (row A25), and is told the smallest size and the last (RFC 7541 section
+    4.2).
 
-    Setting the size it has would make hpack forget to announce a smaller one, and the peer could not read on."""
-    if conn.encoder.header_table_size > HPACK_TABLE_OCTETS_MAX:
-        conn.encoder.header_table_size = HPACK_TABLE_OCTETS_MAX
+    hpack by itself announces every size it was ever set to, also those that the peer does not allow any more, and
+    forgets to announce any when it is set to the same size twice: in both cases the peer could not read on."""
+    encoder = conn.encoder
+    if encoder.header_table_size > HPACK_TABLE_OCTETS_MAX:
+        encoder.header_table_size = HPACK_TABLE_OCTETS_MAX
+    if encoder.table_size_changes:
+        last = encoder.header_table_size
+        smallest = min(*encoder.table_size_changes, last)
+        encoder.table_size_changes = [last] if smallest == last else [smallest, last]
+        encoder.header_table.resized = True
 
 
 def header_tuples(fields: Fields) -> list[Header]:

@@ -51,9 +51,15 @@ class ReferenceSession(ReferenceCore):
 
     def receive(self, data: bytes) -> None:
         self._gate.push(data)
+        self.has_more = False
+        left = self.slice_frames
         try:
             while not self.closed and (frame := self._gate.pop()) is not None:
                 self._frame(frame)
+                left -= 1
+                if not left:
+                    self.has_more = True
+                    break
         except GateFault as e:
             self._faulty(e.code, e.row, e.detail)
         except PeerFlood as e:
@@ -72,8 +78,11 @@ class ReferenceSession(ReferenceCore):
         """The stream is over, or this begins it. What crossed its end is no fault, but endless it may not be."""
         if frame.kind == RST_STREAM:
             self._budgets.reset_late(self._clock())
-        elif frame.kind == DATA or (frame.kind == HEADERS and frame.stream <= self._conn.highest_inbound_stream_id):
+        elif frame.kind == DATA or (frame.kind == HEADERS and not self._begins(frame.stream)):
             self._budgets.glitch("A30", self._clock())
+
+    def _begins(self, stream: int) -> bool:
+        return self._handler is not None and stream > self._conn.highest_inbound_stream_id
 
     def _feed(self, frame: Frame) -> None:
         """Raises PeerFlood."""

@@ -31,6 +31,8 @@ class ReferenceCore:
         self.fault: RequestError | None = None
         self.wants_read = True
         self.resume_reading: Callable[[], None] = lambda: None
+        self.slice_frames = 0
+        self.has_more = False
         self.peer_error = ErrorCode.NO_ERROR
         """Code of the GOAWAY received, or of the fault we found."""
         self._handler = handler
@@ -139,7 +141,10 @@ class ReferenceCore:
         self._send_fields(stream, fields, end)
 
     def trailers(self, stream: int, fields: Fields) -> None:
-        self._send_fields(stream, fields, True)
+        if fields:
+            self._send_fields(stream, fields, True)
+        else:  # a section of which nothing may cross; h2 cannot write an empty header block
+            self.data(stream, b"", True)
 
     def _send_fields(self, stream: int, fields: Fields, end: bool) -> None:
         state = self._can_send(stream)
@@ -263,6 +268,9 @@ class ReferenceCore:
         self._conn.ping(DRAIN_PING)
 
     def _drain_confirmed(self) -> None:
+        """Whoever answers the PING of a drain that was never sent, or answers it twice, confirms nothing."""
+        if self._handler is None or self._last_accepted != STREAM_ID_MAX:
+            return
         self._last_accepted = self._conn.highest_inbound_stream_id
         self._out += self._conn.data_to_send()
         self._out += goaway_octets(self._last_accepted, ErrorCode.NO_ERROR)

@@ -220,7 +220,7 @@ class Control(Sending):
             raise StreamFault(number, code)
         if kind == RST_STREAM:
             self._budgets.reset_late(self._now)
-        else:
+        elif kind != WINDOW_UPDATE:  # paid for already, and a common farewell: the last of a body was taken
             self._budgets.glitch("A30", self._now)
 
     def _past(self, stream: int) -> Past:

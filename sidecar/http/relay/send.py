@@ -64,6 +64,9 @@ class Sending(RelayCore):
         known = self._streams.get(stream)
         if known is None or known.state & LOCAL_ENDED or (self._handler is not None and not known.state & HEADED):
             return
+        if not fields:  # a section of which nothing may cross
+            self.data(stream, b"", True)
+            return
         self._send_block(stream, self._encoder.encode(fields), END_STREAM)
         self._local_ended(stream, known)
 

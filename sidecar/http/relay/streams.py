@@ -115,7 +115,8 @@ MISPLACED: dict[tuple[Past, int], tuple[Cost, int]] = {
     (Past.FORGOTTEN, RST_STREAM): (Cost.NOTHING, 0),
     (Past.FORGOTTEN, WINDOW_UPDATE): (Cost.NOTHING, 0),
 }
-"""Every frame that belongs to a stream, in every state that has no use for it. What costs nothing is still a glitch."""
+"""Every frame that belongs to a stream, in every state that has no use for it. What costs nothing is still a glitch,
+except for WINDOW_UPDATE, which has a budget of its own."""
 
 
 class Gone:
