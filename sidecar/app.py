@@ -16,16 +16,15 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import version as package_version
 
 import trio
 
 from sidecar.admin import ADMIN, HEALTH, serve_admin
 from sidecar.config import Address, Config
-from sidecar.config_load import describe
 from sidecar.control.errors import SubscriptionsFull
 from sidecar.control.watcher import ControlLink
 from sidecar.data_plane import DataPlane
+from sidecar.describe import describe
 from sidecar.identity.bootstrap import Joined, JoinToken, join_with_retries, read_token
 from sidecar.identity.errors import ControlPlaneUnreachable
 from sidecar.identity.rotator import Rotator
@@ -43,6 +42,7 @@ from sidecar.telemetry.logs import log_through
 from sidecar.telemetry.metrics import Metrics, watch_loop_lag
 from sidecar.telemetry.sink import Sink
 from sidecar.telemetry.trace import Tracer
+from sidecar.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Sidecar:
         self._rng = random.SystemRandom()
         self._instance = secrets.token_hex(8)
         self._listeners = Listeners(config)
-        self._metrics = Metrics(version=package_version("hauberk"))
+        self._metrics = Metrics(version=VERSION)
         self._identity = IdentitySource()
         self._link: ControlLink | None = None
         self._rotator: Rotator | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -18,6 +18,7 @@ from certs.errors import InvalidSpiffeId
 from certs.spiffe_id import TrustDomain
 from sidecar.config import Address, Config, Inbound, Limits, Outbound, OutboundPort, Timeouts, Tracing
 from sidecar.config_values import Value, compose, from_object
+from sidecar.describe import describe
 from sidecar.errors import ConfigError
 from sidecar.rules.snapshot import Protocol
 
@@ -108,36 +109,6 @@ def with_overrides(config: Config | None = None, /, **flags: object) -> Config:
     changed = _config(from_object(document, "command line"), base, required=())
     _check_whole(changed)
     return changed
-
-
-def describe(config: Config) -> dict[str, object]:
-    """`config` as plain data in the shape it is written in. It holds no secret: of the token only where it lies."""
-    return {
-        "service": config.service,
-        "namespace": config.namespace,
-        "trust_domain": config.trust_domain,
-        "control_plane": str(config.control_plane),
-        "join_token_file": config.join_token_file,
-        "mesh_listen": str(config.mesh_listen),
-        "advertise": str(config.advertise) if config.advertise else None,
-        "inbound": [
-            {"port": port.port, "app": str(port.app), "protocol": port.protocol.value} for port in config.inbound
-        ],
-        "outbound": {
-            "listen": str(config.outbound.listen) if config.outbound.listen else "off",
-            "ports": [
-                {"listen": str(port.listen), "service": port.service, "port": port.port}
-                for port in config.outbound.ports
-            ],
-        },
-        "admin": str(config.admin),
-        "health": str(config.health) if config.health else "off",
-        "http2_engine": config.http2_engine,
-        "access_log": config.access_log,
-        "timeouts": asdict(config.timeouts),
-        "limits": asdict(config.limits),
-        "tracing": asdict(config.tracing),
-    }
 
 
 def _config(root: Value, base: Config, *, required: tuple[str, ...]) -> Config:

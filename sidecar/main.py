@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -24,6 +25,7 @@ EXIT_OK, EXIT_FAILED = 0, 1
 def run_sidecar(config: Config) -> int:
     """Until SIGTERM or SIGINT: deregister, drain, leave. A second signal leaves at once."""
     to_standard_error()
+    _settle()
     try:
         trio.run(_run_until_stopped, config)
     except BaseExceptionGroup as group:
@@ -36,6 +38,7 @@ def run_sidecar(config: Config) -> int:
 def run_with_app(config: Config, command: Sequence[str]) -> int:
     """The app's exit code, or 1 if the sidecar could not do its part, 126 or 127 if the app could not be started."""
     to_standard_error()
+    _settle()
 
     async def run() -> int:
         return await run_command(config, command, start_sidecar=start, environ=os.environ)
@@ -46,6 +49,12 @@ def run_with_app(config: Config, command: Sequence[str]) -> int:
         return _report(_only(group))
     except SidecarError as e:
         return _report(e)
+
+
+def _settle() -> None:
+    """What was imported stays: the collector need not walk 40,000 objects again, 11 ms each time, to find that out."""
+    gc.collect()
+    gc.freeze()
 
 
 async def start(config: Config, *, task_status: trio.TaskStatus[SidecarHandle]) -> None:

@@ -55,7 +55,7 @@ def run(
     told to end; its exit code is this command's. What is given here replaces what --config says.
     """
     from sidecar.errors import SidecarError
-    from sidecar.main import run_with_app
+    from sidecar.handover import become_sidecar
 
     flags: dict[str, object] = {
         "service": service,
@@ -69,7 +69,7 @@ def run(
         **(LOCAL if local else {}),
     }
     try:
-        return run_with_app(settings(config_file, flags), list(command))
+        become_sidecar(settings(config_file, flags), command)
     except SidecarError as error:
         raise CliError(str(error)) from None
 

@@ -24,9 +24,9 @@ def sidecar(config_file: str) -> int:
     """
     from sidecar.config_load import load
     from sidecar.errors import SidecarError
-    from sidecar.main import run_sidecar
+    from sidecar.handover import become_sidecar
 
     try:
-        return run_sidecar(load(config_file))
+        become_sidecar(load(config_file))
     except SidecarError as error:
         raise CliError(str(error)) from None

@@ -25,7 +25,6 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from importlib.metadata import version as package_version
 
 import trio
 from trio.lowlevel import ParkingLot
@@ -43,6 +42,7 @@ from sidecar.net.errors import TlsError
 from sidecar.net.tls import client_context
 from sidecar.rules.errors import RulesError
 from sidecar.rules.snapshot import Protocol, Snapshot
+from sidecar.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class ControlLink:
             service=config.service,
             namespace=config.namespace,
             instance=instance,
-            sidecar_version=package_version("hauberk"),
+            sidecar_version=VERSION,
             services_max=config.limits.subscriptions_max,
         )
         for name in pinned_services:

@@ -6,7 +6,6 @@ Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, and http
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from urllib.parse import unquote_to_bytes
 
 from sidecar.control.errors import RpcError
@@ -21,10 +20,11 @@ from sidecar.errors import (
     GRPC_UNKNOWN,
 )
 from sidecar.http.session import ErrorCode, Fields
+from sidecar.version import VERSION
 
 PREFIX_OCTETS = 5
 MESSAGE_TEXT_MAX = 1_024
-USER_AGENT = f"hauberk-sidecar/{version('hauberk')}".encode()
+USER_AGENT = f"hauberk-sidecar/{VERSION}".encode()
 
 _STATUS_OF_HTTP = {
     400: GRPC_INTERNAL,

@@ -1,8 +1,7 @@
 """Counts. The hot path adds to plain integers; text is made only when somebody scrapes.
 
 A request costs two dict look-ups, one `bisect` and four additions: no lock (one thread), no object per request, no
-label strings. The Prometheus side is a collector of our own in a registry of our own (prometheus_client: the
-reference library, Apache-2.0), so that nothing is exported that is not named in `names`.
+label strings. Nothing is exported that is not named in `names`; `exposition` writes the format.
 
 Every label set is bounded (row I07): peers are cut off at `peers_max` per direction and counted as "other" beyond;
 status is a class; rows, reasons and kinds come from constants in our code and are capped all the same.
@@ -16,12 +15,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 import trio
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from sidecar.telemetry import names
+from sidecar.telemetry.exposition import Family, Kind, exposition
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of what `Metrics.export` returns (Prometheus text exposition format)."""
@@ -87,8 +83,6 @@ class Metrics:
         self._access_log_dropped = 0
         self._loop_lag_s = 0.0
         self._loop_lag_max_s = 0.0
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Export(self))
 
     def request_done(
         self, direction: Direction, status: int, peer: str, duration_s: float, verdict: Verdict = "none"
@@ -142,10 +136,10 @@ class Metrics:
 
     def export(self) -> bytes:
         """Everything, in the Prometheus text format (`CONTENT_TYPE`)."""
-        return generate_latest(self._registry)
+        return exposition(self.families())
 
-    def families(self) -> Iterator[Metric]:
-        """What `export` writes, as prometheus_client's families."""
+    def families(self) -> Iterator[Family]:
+        """What `export` writes."""
         yield self._requests_family()
         yield self._duration_family()
         yield self._refused_family()
@@ -153,83 +147,76 @@ class Metrics:
         yield from self._gauges()
         yield from _process_families()
 
-    def _requests_family(self) -> Metric:
+    def _requests_family(self) -> Family:
         labels = (names.LABEL_DIRECTION, names.LABEL_PEER, names.LABEL_STATUS_CLASS, names.LABEL_VERDICT)
-        family = CounterMetricFamily(names.REQUESTS, "Exchanges that ended.", labels=labels)
+        family = Family("counter", names.REQUESTS, "Exchanges that ended.", labels)
         for direction, requests in self._directions():
             for peer, row in requests.peers.items():
                 for cell, count in enumerate(row):
                     if count:
                         verdict, status = divmod(cell, len(_STATUS_CLASSES))
-                        family.add_metric((direction, peer, _STATUS_CLASSES[status], _VERDICTS[verdict]), count)
+                        family.add((direction, peer, _STATUS_CLASSES[status], _VERDICTS[verdict]), count)
         return family
 
-    def _duration_family(self) -> Metric:
+    def _duration_family(self) -> Family:
         help_text = "From a request's head to the end of its exchange."
-        family = HistogramMetricFamily(names.REQUEST_DURATION, help_text, labels=(names.LABEL_DIRECTION,))
+        family = Family("histogram", names.REQUEST_DURATION, help_text, (names.LABEL_DIRECTION,))
         for direction, requests in self._directions():
-            buckets: list[tuple[str, float]] = []
+            buckets: list[tuple[str, int]] = []
             total = 0
             for bound, count in zip((*map(str, DURATION_BOUNDS_S), "+Inf"), requests.buckets, strict=True):
                 total += count
                 buckets.append((bound, total))
-            family.add_metric((direction,), buckets, sum_value=requests.duration_sum_s)
+            family.add_histogram((direction,), buckets, requests.duration_sum_s)
         return family
 
-    def _refused_family(self) -> Metric:
+    def _refused_family(self) -> Family:
         labels = (names.LABEL_ROW, names.LABEL_REASON)
-        family = CounterMetricFamily(names.REFUSED, "Inputs refused before or instead of relaying.", labels=labels)
+        family = Family("counter", names.REFUSED, "Inputs refused before or instead of relaying.", labels)
         for key, count in self._refused.items():
-            family.add_metric(key, count)
+            family.add(key, count)
         return family
 
-    def _connection_families(self) -> Iterator[Metric]:
+    def _connection_families(self) -> Iterator[Family]:
         labels = (names.LABEL_KIND,)
-        opened = CounterMetricFamily(names.CONNECTIONS_OPENED, "Connections opened.", labels=labels)
-        is_open = GaugeMetricFamily(names.CONNECTIONS_OPEN, "Connections open now.", labels=labels)
+        opened = Family("counter", names.CONNECTIONS_OPENED, "Connections opened.", labels)
+        is_open = Family("gauge", names.CONNECTIONS_OPEN, "Connections open now.", labels)
         for kind, count in self._opened.items():
-            opened.add_metric((kind,), count)
-            is_open.add_metric((kind,), count - self._closed.get(kind, 0))
+            opened.add((kind,), count)
+            is_open.add((kind,), count - self._closed.get(kind, 0))
         yield opened
         yield is_open
 
-    def _gauges(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(
+    def _gauges(self) -> Iterator[Family]:
+        yield _one(
+            "gauge",
             names.CERTIFICATE_NOT_AFTER,
             "When the certificate in use expires, Unix time; 0: none yet.",
             self._certificate_not_after,
         )
-        yield CounterMetricFamily(names.CERTIFICATES_RECEIVED, "Certificates put into use.", self._certificates)
-        yield GaugeMetricFamily(
-            names.SNAPSHOT_VERSION, "Version of the snapshot in use; 0: none yet.", self._snapshot_version
+        yield _one("counter", names.CERTIFICATES_RECEIVED, "Certificates put into use.", self._certificates)
+        yield _one(
+            "gauge", names.SNAPSHOT_VERSION, "Version of the snapshot in use; 0: none yet.", self._snapshot_version
         )
-        yield CounterMetricFamily(names.SNAPSHOTS_RECEIVED, "Snapshots put into use.", self._snapshots)
-        yield GaugeMetricFamily(
-            names.CONTROL_CONNECTED, "1 while the control plane is connected.", self._control_connected
+        yield _one("counter", names.SNAPSHOTS_RECEIVED, "Snapshots put into use.", self._snapshots)
+        yield _one(
+            "gauge",
+            names.CONTROL_CONNECTED,
+            "1 while the control plane is connected.",
+            int(self._control_connected),
         )
-        yield CounterMetricFamily(
+        yield _one(
+            "counter",
             names.ACCESS_LOG_DROPPED,
             "Access log lines dropped because their reader was too slow.",
             self._access_log_dropped,
         )
-        yield GaugeMetricFamily(names.LOOP_LAG, "How late the event loop was, last time.", self._loop_lag_s)
-        yield GaugeMetricFamily(names.LOOP_LAG_MAX, "How late it was at worst.", self._loop_lag_max_s)
-        build = GaugeMetricFamily(names.BUILD_INFO, "Always 1.", labels=(names.LABEL_VERSION,))
-        build.add_metric((self._version,), 1)
-        yield build
+        yield _one("gauge", names.LOOP_LAG, "How late the event loop was, last time.", self._loop_lag_s)
+        yield _one("gauge", names.LOOP_LAG_MAX, "How late it was at worst.", self._loop_lag_max_s)
+        yield Family("gauge", names.BUILD_INFO, "Always 1.", (names.LABEL_VERSION,)).add((self._version,), 1)
 
     def _directions(self) -> tuple[tuple[str, _Requests], tuple[str, _Requests]]:
         return (names.INBOUND, self._inbound), (names.OUTBOUND, self._outbound)
-
-
-class _Export(Collector):
-    """What prometheus_client asks; it holds nothing itself."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterator[Metric]:
-        return self._metrics.families()
 
 
 async def watch_loop_lag(metrics: Metrics, *, interval_s: float = 1.0) -> None:
@@ -240,12 +227,17 @@ async def watch_loop_lag(metrics: Metrics, *, interval_s: float = 1.0) -> None:
         metrics.loop_lag(max(0.0, trio.current_time() - due))
 
 
-def _process_families() -> Iterator[Metric]:
+def _one(kind: Kind, name: str, help_text: str, number: float) -> Family:
+    """A family of one sample without labels."""
+    return Family(kind, name, help_text).add((), number)
+
+
+def _process_families() -> Iterator[Family]:
     """The three process facts people alert on, under the names every Prometheus client gives them."""
-    yield GaugeMetricFamily(names.RESIDENT_MEMORY, "Resident memory in bytes.", resident_memory_octets())
+    yield _one("gauge", names.RESIDENT_MEMORY, "Resident memory in bytes.", resident_memory_octets())
     times = os.times()
-    yield CounterMetricFamily(names.CPU_SECONDS, "User and system CPU time.", times.user + times.system)
-    yield GaugeMetricFamily(names.OPEN_FDS, "Open file descriptors.", len(os.listdir("/proc/self/fd")))
+    yield _one("counter", names.CPU_SECONDS, "User and system CPU time.", times.user + times.system)
+    yield _one("gauge", names.OPEN_FDS, "Open file descriptors.", len(os.listdir("/proc/self/fd")))
 
 
 def resident_memory_octets() -> int:

@@ -13,8 +13,9 @@ from control_plane import config as control_plane_config
 from control_plane.cli.options import DEFAULT_DATA_DIR
 from control_plane.config import CERTIFICATE_LIFETIME_S_MAX, CERTIFICATE_LIFETIME_S_MIN, ControlPlaneConfig
 from sidecar import config as sidecar_config
-from sidecar.config_load import FIELDS, INBOUND_MAX, LIMITS, OUTBOUND_PORTS_MAX, TIMEOUTS, describe
+from sidecar.config_load import FIELDS, INBOUND_MAX, LIMITS, OUTBOUND_PORTS_MAX, TIMEOUTS
 from sidecar.config_load import parse as parse_sidecar
+from sidecar.describe import describe
 from sidecar.supervise import LOCAL_HOSTS
 from tests.docs.markdown import DOCS, ROOT, blocks, code, parts, section, table
 from tests.docs.markdown import Table as MarkdownTable

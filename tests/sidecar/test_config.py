@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from sidecar import config_load
 from sidecar.config import Address, Config, Inbound, Limits, Outbound, OutboundPort, Timeouts, Tracing
-from sidecar.config_load import describe, load, parse, to_yaml, with_overrides
+from sidecar.config_load import load, parse, to_yaml, with_overrides
 from sidecar.config_values import DOCUMENT_OCTETS_MAX
+from sidecar.describe import describe
 from sidecar.errors import ConfigError
 from sidecar.rules.snapshot import Protocol
 
