@@ -23,11 +23,10 @@ from __future__ import annotations
 
 from sidecar.config import Limits
 from sidecar.errors import BadRequest, RequestError, UpstreamFailed
-from sidecar.http.fields import check_outgoing
 from sidecar.http.http1_body import LengthReader, UntilCloseReader, body_reader
 from sidecar.http.http1_core import DISCARD_OCTETS_MAX, Http1Session, Stream1
 from sidecar.http.http1_head import CHUNKED, UNTIL_CLOSE, parse_request, parse_response
-from sidecar.http.http1_write import error_answer, write_request, write_response
+from sidecar.http.http1_write import error_answer, join_fields, response_lines, write_request, write_response
 from sidecar.http.session import ErrorCode, Field, Fields, ServerHandler, StreamSink
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
@@ -124,7 +123,7 @@ class Http1Server(Http1Session):
         current = self._stream
         if current is None or current.id != stream or current.sent_head:
             return
-        check_outgoing(fields)
+        lines = response_lines(fields)  # raises before anything has changed
         extra = self._frame(current, fields, end)
         if self._draining or self._must_close(current, fields[0][1], end):
             current.keep_alive = False
@@ -132,14 +131,14 @@ class Http1Server(Http1Session):
             extra.append(_CLOSE)
         elif current.is_http10:
             extra.append(_KEEP_ALIVE)
-        self._write(write_response(fields, extra))
+        self._write(b"%s%s\r\n" % (lines, join_fields(extra)))
         current.sent_head = True
         if end:
             self.data(stream, b"", True)
 
     def _frame(self, stream: Stream1, fields: Fields, end: bool) -> Fields:
         """Decide how the response's body is delimited; what the head has to say about it (RFC 9112 section 6)."""
-        length = next((value for name, value in fields if name == b"content-length"), None)
+        length = dict(fields).get(b"content-length")
         if stream.method == b"HEAD" or fields[0][1] in (b"204", b"304"):
             stream.sends_no_body = True
         elif length is not None:
@@ -260,8 +259,8 @@ class Http1Client(Http1Session):
 
     def request(self, fields: Fields, end: bool, sink: StreamSink) -> int:
         assert self.can_open
-        method = next((value for name, value in fields if name == b":method"), b"")
-        length = next((value for name, value in fields if name == b"content-length"), None)
+        named = dict(fields)
+        method, length = named.get(b":method", b""), named.get(b"content-length")
         framing: Field | None = None
         if length is None and end:
             framing = _EMPTY if method in _USUALLY_WITH_BODY else None

@@ -45,7 +45,7 @@ _METHOD = re.compile(_TOKEN)
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection transfer-encoding upgrade http2-settings te content-length".split()
 )
-_REQUEST_TAKEN = _HOP_BY_HOP | {b"host"}
+_REQUEST_TAKEN = _HOP_BY_HOP | {b"host", b"expect"}
 # `Connection` may take fields away that are about this connection, never what others rely on (row B41).
 _CONNECTION_OPTIONS = frozenset({b"", b"close", b"keep-alive", b"te", b"upgrade", b"http2-settings"})
 _NOT_NOMINATED = frozenset(
@@ -132,24 +132,28 @@ def parse_request(block: bytes, limits: Limits) -> Request1:
     framing = _framing(taken, is_http10=is_http10, fault=BadRequest)
     authority, path = _target(method, target, taken, is_http10=is_http10)
     kept = _without_nominated(kept, options, BadRequest)
-    expects = [value for name, value in kept if name == b"expect"]
-    if expects and is_http10:  # RFC 9110 section 10.1.1: an HTTP/1.0 client cannot expect
-        kept = [field for field in kept if field[0] != b"expect"]
+    expects = () if is_http10 else taken.get(b"expect", ())  # RFC 9110 section 10.1.1: HTTP/1.0 cannot expect
     out: Fields = [(b":method", method), (b":scheme", b"http"), (b":path", path), *kept]
     if authority is not None:
         out.insert(2, (b":authority", authority))
     if b"content-length" in taken:
         out.append((b"content-length", b"%d" % framing))
-    if any(coding.strip(b" \t").lower() == b"trailers" for te in taken.get(b"te", ()) for coding in te.split(b",")):
+    if b"te" in taken and _asks_for_trailers(taken[b"te"]):
         out.append((b"te", b"trailers"))
+    if expects:
+        out += [(b"expect", value) for value in expects]
     return Request1(
         fields=out,
         method=method,
         framing=0 if framing == UNTIL_CLOSE else framing,  # RFC 9112 section 6.3: a request without framing is empty
         is_http10=is_http10,
         keep_alive=b"close" not in options and (not is_http10 or b"keep-alive" in options),
-        expects_continue=not is_http10 and any(value.lower() == b"100-continue" for value in expects),
+        expects_continue=bool(expects) and any(value.lower() == b"100-continue" for value in expects),
     )
+
+
+def _asks_for_trailers(values: list[bytes]) -> bool:
+    return any(coding.strip(b" \t").lower() == b"trailers" for te in values for coding in te.split(b","))
 
 
 def _read_request(block: bytes, method: bytes, target: bytes, lines: bytes) -> Fields:
@@ -301,6 +305,8 @@ def _connection_options(taken: dict[bytes, list[bytes]]) -> set[bytes]:
 
 def _without_nominated(kept: Fields, options: set[bytes], fault: Fault) -> Fields:
     """RFC 9110 section 7.6.1: fields that `Connection` names end here, unless they are not its to name (B41)."""
+    if not options:
+        return kept
     nominated = options - _CONNECTION_OPTIONS
     if not nominated:
         return kept
@@ -327,7 +333,7 @@ def _framing(taken: dict[bytes, list[bytes]], *, is_http10: bool, fault: Fault) 
 
 def _one_length(lengths: list[bytes], fault: Fault) -> int:
     first = content_length(lengths[0], fault)
-    if any(content_length(value, fault) != first for value in lengths):
+    if len(lengths) > 1 and any(content_length(value, fault) != first for value in lengths):
         raise fault("conflicting content-lengths", row="B18")
     return first
 
