@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from benchmarks.load import LoadFailed
 from benchmarks.ours import Ours
 from benchmarks.runner import Options, run
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.system import Cores, NotStarted, System
+from benchmarks.system import APART, FREE, TOGETHER, Cores, NotStarted, System
 from sidecar.config import Config
 
 LATEST = tools.ROOT / "benchmarks" / "results" / "latest.json"
@@ -27,7 +28,7 @@ QUICK = 0.2
 NAMES = ("ours", "base", "envoy", "haproxy")
 
 
-def machine() -> dict[str, object]:
+def machine(cores: Cores) -> dict[str, object]:
     model = next(
         (
             line.partition(":")[2].strip()
@@ -36,13 +37,12 @@ def machine() -> dict[str, object]:
         ),
         platform.machine(),
     )
-    cores = Cores.choose()
     return {
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "pinned": {"sidecars": cores.sidecars, "load, app, control plane": cores.rest},
+        "pinned": asdict(cores),
     }
 
 
@@ -72,6 +72,7 @@ def systems_of(names: Sequence[str], engine: str, tree: Path, base: Path | None)
 @click.option(
     "--engine", default=Config(service="-").http2_engine, show_default=True, type=click.Choice(["relay", "reference"])
 )
+@click.option("--pinning", default=TOGETHER, show_default=True, type=click.Choice([TOGETHER, APART, FREE]))
 @click.option("--quick", is_flag=True, help="A fifth of the work; writes nothing without --output.")
 @click.option("--only", type=click.Choice(NAMES), help="One system, absolute figures, no ratios.")
 @click.option("--without", multiple=True, type=click.Choice(NAMES[1:]), help="Leave this one out.")
@@ -88,8 +89,8 @@ def systems_of(names: Sequence[str], engine: str, tree: Path, base: Path | None)
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Where results go; results/latest.json.")
 def main(
-    rounds: int, numbers: tuple[int, ...], engine: str, quick: bool, only: str | None, without: tuple[str, ...],
-    tree: Path, base: Path | None, output: Path | None,
+    rounds: int, numbers: tuple[int, ...], engine: str, pinning: str, quick: bool, only: str | None,
+    without: tuple[str, ...], tree: Path, base: Path | None, output: Path | None,
 ) -> None:  # fmt: skip
     names = [only] if only else [name for name in NAMES if name not in without]
     path = output or (None if quick or only or tree.resolve() != tools.ROOT.resolve() else LATEST)
@@ -97,13 +98,19 @@ def main(
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         systems = systems_of(names, engine, tree, base)
-        options = Options(rounds=rounds, share=QUICK if quick else 1.0, say=click.echo)
+        options = Options(rounds=rounds, share=QUICK if quick else 1.0, cores=Cores.choose(pinning), say=click.echo)
         records = {}
         for number in numbers or SCENARIOS:
             scenario = SCENARIOS[number]
             click.echo(f"scenario {number}: {scenario.title}")
             results = run(scenario, systems, options)
-            about: dict[str, object] = {"date": now(), "engine": engine, "rounds": rounds, "quick": quick}
+            about: dict[str, object] = {
+                "date": now(),
+                "engine": engine,
+                "pinning": pinning,
+                "rounds": rounds,
+                "quick": quick,
+            }
             records[str(number)] = report.scenario_record(scenario, results, about)
             for line in report.table(records[str(number)], number):
                 click.echo(line)
@@ -112,7 +119,9 @@ def main(
         sys.exit(1)
     if path:
         versions = {system.name: system.version for system in systems}
-        report.write(path, {"date": now(), "machine": machine(), "versions": versions, "engine": engine}, records)
+        report.write(
+            path, {"date": now(), "machine": machine(options.cores), "versions": versions, "engine": engine}, records
+        )
         click.echo(f"written to {path}")
 
 

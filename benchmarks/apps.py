@@ -32,7 +32,7 @@ http {{
 """
 
 
-def start_http2(stack: ExitStack, *, directory: Path, files: Path, core: int, is_grpc: bool) -> int:
+def start_http2(stack: ExitStack, *, directory: Path, files: Path, core: str, is_grpc: bool) -> int:
     """The port it listens on. `is_grpc`: every answer ends in a trailer that says OK."""
     port = free_port()
     command = [
@@ -49,7 +49,7 @@ def start_http2(stack: ExitStack, *, directory: Path, files: Path, core: int, is
     return port
 
 
-def start_http1(stack: ExitStack, *, directory: Path, files: Path, core: int) -> int:
+def start_http1(stack: ExitStack, *, directory: Path, files: Path, core: str) -> int:
     """The port it listens on."""
     port = free_port()
     config = directory / "nginx.conf"

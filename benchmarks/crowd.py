@@ -89,7 +89,7 @@ async def _crowd(plan: Json) -> None:
 
 
 @contextlib.contextmanager
-def gathered(plan: Json, *, core: int) -> Iterator[None]:
+def gathered(plan: Json, *, core: str) -> Iterator[None]:
     """While the block runs, everybody in the plan is a member. Raises NotStarted."""
     command = pinned(core, [sys.executable, "-m", "benchmarks.crowd"])
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -47,7 +47,7 @@ class Envoy:
                     "--log-level", "warning",
                 ]  # fmt: skip
                 process = started(
-                    stack, f"envoy-{side}", command, core=setup.cores.sidecars, directory=setup.directory,
+                    stack, f"envoy-{side}", command, core=getattr(setup.cores, side), directory=setup.directory,
                     environ=dict(os.environ),
                 )  # fmt: skip
                 admin = int(config["admin"]["address"]["socket_address"]["port_value"])

@@ -60,7 +60,7 @@ class HAProxy:
                     stack,
                     f"haproxy-{side}",
                     [self._executable, "-db", "-f", str(path)],
-                    core=setup.cores.sidecars,
+                    core=getattr(setup.cores, side),
                     directory=setup.directory,
                 )
                 log: Path = setup.directory / f"haproxy-{side}.log"

@@ -69,7 +69,7 @@ def open_one(port: int, rng: random.Random, context: ssl.SSLContext | None) -> s
 
 
 @contextlib.contextmanager
-def held(port: int, count: int, *, core: int, files: Files | None = None) -> Iterator[None]:
+def held(port: int, count: int, *, core: str, files: Files | None = None) -> Iterator[None]:
     """While the block runs, a process holds `count` connections, with mutual TLS if `files`. Raises NotStarted."""
     words = [sys.executable, "-m", "benchmarks.idle", str(port), str(count)]
     if files:

@@ -30,7 +30,7 @@ POLICY_RULES = 100
 
 
 class PinnedMesh(Mesh):
-    """A mesh whose sidecars share one core and whose control plane is elsewhere."""
+    """A mesh whose processes run where they are to."""
 
     def __init__(self, setup: Setup, tree: Path) -> None:
         super().__init__(setup.directory)
@@ -38,7 +38,7 @@ class PinnedMesh(Mesh):
         self._tree = tree
 
     def start(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> Process:
-        core = self._cores.sidecars if name in (work.CALLER, work.SERVICE) else self._cores.rest
+        core = {work.CALLER: self._cores.outbound, work.SERVICE: self._cores.inbound}.get(name, self._cores.rest)
         return super().start(name, pinned(core, command), {"PYTHONPATH": str(self._tree), **(environ or {})})
 
 

@@ -60,7 +60,7 @@ def table(stacks: Counter[tuple[str, ...]], rows: int) -> Iterator[str]:
         yield f"  {own:6.1%}   {total:12.1%}   {name}"
 
 
-def under_py_spy(pid: int, seconds: int, output: Path, *, core: int, by_line: bool) -> list[str]:
+def under_py_spy(pid: int, seconds: int, output: Path, *, core: str, by_line: bool) -> list[str]:
     command = [
         tools.in_venv("py-spy"), "record", "--pid", str(pid), "--duration", str(seconds), "--rate", str(RATE),
         "--format", "raw", "--output", str(output), "--nonblocking", *([] if by_line else ["--function"]),
@@ -69,7 +69,7 @@ def under_py_spy(pid: int, seconds: int, output: Path, *, core: int, by_line: bo
     return list(table(parse_collapsed(output.read_text().splitlines()), 60))
 
 
-def under_perf(pid: int, seconds: int, output: Path, *, core: int) -> list[str]:
+def under_perf(pid: int, seconds: int, output: Path, *, core: str) -> list[str]:
     perf = tools.need("perf")
     record = [perf, "record", "-e", "cpu-clock", "-F", "999", "-g", "-p", str(pid), "-o", str(output)]
     subprocess.run(pinned(core, [*record, "--", "sleep", str(seconds)]), check=True, capture_output=True)

@@ -77,6 +77,7 @@ class Options:
     rounds: int
     share: float
     """Of the work each round."""
+    cores: Cores
     say: Callable[[str], None]
     """Progress, for people."""
 
@@ -180,7 +181,7 @@ def last_words(directory: Path) -> str:
 
 def run_in(directory: Path, scenario: Scenario, systems: Sequence[System], options: Options) -> dict[str, Result]:
     with ExitStack() as stack:
-        cores = Cores.choose()
+        cores = options.cores
         driver = Driver(directory, cores)
         if scenario.is_http1:
             app = apps.start_http1(stack, directory=directory, files=driver.files, core=cores.rest)

@@ -22,21 +22,35 @@ POLL_S = 0.02
 STOP_S = 10.0
 
 
+TOGETHER, APART, FREE = "together", "apart", "free"
+
+
 class NotStarted(Exception):
     """A process of a system under test ended, or never became ready; the message holds its last words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cores:
-    """Which CPU runs what, the same for every system: both sidecars on the first, all else on the last."""
+    """Which CPUs run what, as lists for taskset, the same for every system."""
 
-    sidecars: int
-    rest: int
+    outbound: str
+    """Sidecar A."""
+    inbound: str
+    """Sidecar B."""
+    rest: str
+    """Load, app, control plane."""
 
     @classmethod
-    def choose(cls) -> Cores:
+    def choose(cls, pinning: str = TOGETHER) -> Cores:
+        """On two cores: TOGETHER: both sidecars on one, all else on the other. APART: a core for each sidecar, all else
+        wherever there is room. FREE: the kernel chooses."""
         available = sorted(os.sched_getaffinity(0))
-        return cls(sidecars=available[0], rest=available[-1])
+        first, last, every = str(available[0]), str(available[-1]), ",".join(map(str, available))
+        return {
+            TOGETHER: cls(outbound=first, inbound=first, rest=last),
+            APART: cls(outbound=first, inbound=last, rest=every),
+            FREE: cls(outbound=every, inbound=every, rest=every),
+        }[pinning]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +119,13 @@ class Pair:
     inbound: Sequence[int]
 
 
-def pinned(core: int, command: Sequence[str]) -> list[str]:
-    return [need("taskset"), "--cpu-list", str(core), *command]
+def pinned(core: str, command: Sequence[str]) -> list[str]:
+    """`core`: one CPU or several, such as "0,1"."""
+    return [need("taskset"), "--cpu-list", core, *command]
 
 
 def started(
-    stack: ExitStack, name: str, command: Sequence[str], *, core: int, directory: Path,
+    stack: ExitStack, name: str, command: Sequence[str], *, core: str, directory: Path,
     environ: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:  # fmt: skip
     """A process on its core, with a log of its own, ended when `stack` is."""
