@@ -1,6 +1,6 @@
 """What a request costs between two HTTP engines: the straight line, exchange, pool, metrics; no socket, no TLS.
 
-    python -m benchmarks.straight_line [--profile] [--requests N] [--rounds N] [--rules N] [--endpoints N]
+    python -m benchmarks.straight_line [--grpc] [--profile] [--requests N] [--rounds N] [--rules N] [--endpoints N]
 
 Both sides of the real `InboundPeer` and `OutboundApp` are sessions that only note what they are told, so what is
 measured is everything between a decoded request head and an answer handed over for encoding. Heads are realistic:
@@ -8,7 +8,7 @@ measured is everything between a decoded request head and an answer handed over 
 fields are the same objects each time, as an HPACK decoder hands them out; answers have 1 KiB and a
 head that comes again. CPU time of this process, the fastest round of several: what disturbs can only add. `rules` are
 ALLOW rules for the one caller, of which the last but one matches; as many again are for others. `endpoints` belong to
-the one service.
+the one service. `--grpc`: unary calls of 100 octets, with trailers.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ PORT = 8080
 SLICE = 16
 """Requests between two flushes."""
 BODY = b"x" * 1024
+MESSAGE = b"x" * 105
 
 SAME: list[Field] = [
     (b":method", b"GET"),
@@ -82,12 +83,24 @@ ANSWER = Remembered(
 )
 
 
-def request_heads(count: int) -> list[Fields]:
+GRPC_ANSWER = Remembered([(b":status", b"200"), (b"content-type", b"application/grpc"), (b"server", b"grpc")])
+GRPC_TRAILERS = Remembered([(b"grpc-status", b"0"), (b"grpc-message", b"")])
+GRPC_SAME: list[Field] = [
+    (b":method", b"POST"),
+    *SAME[1:4],
+    (b"content-type", b"application/grpc+proto"),
+    (b"te", b"trailers"),
+    (b"grpc-accept-encoding", b"identity, deflate, gzip"),
+    *SAME[7:],
+]
+
+
+def request_heads(count: int, same: list[Field]) -> list[Fields]:
     rng = random.Random(4711)
     paths = [b"/api/v1/orders/%d/items/%d" % (n, n * 7) for n in range(200)]
     heads: list[Fields] = []
     for number in range(count):
-        fields = list(SAME)
+        fields = list(same)
         fields.insert(3, (b":path", b"%s?page=%d" % (paths[number % 200], rng.getrandbits(32))))
         fields.append((b"traceparent", b"00-%032x-%016x-00" % (rng.getrandbits(128) or 1, rng.getrandbits(64) or 1)))
         fields.append((b"x-request-id", b"%032x" % rng.getrandbits(128)))
@@ -102,6 +115,8 @@ class NotingSession:
         self.closed = self.draining = self.awaits_rest = self.awaits_pong = False
         self.wants_read = self.can_open = True
         self.resume_reading: Callable[[], None] = lambda: None
+        self.slice_frames = 0
+        self.has_more = False
         self.fault: RequestError | None = None
         self.open_streams = 0
         self.opened: list[StreamSink] = []
@@ -230,7 +245,7 @@ def snapshot(rules: int, endpoints: int) -> Snapshot:
     )
 
 
-def relay(hop: Hop, handler: ServerHandler, heads: list[Fields]) -> float:
+def relay(hop: Hop, handler: ServerHandler, heads: list[Fields], is_grpc: bool) -> float:
     """CPU seconds of one pass over `heads`."""
     down, opened, driver = hop.down, hop.up.opened, hop.driver
     done = down.ends
@@ -239,15 +254,26 @@ def relay(hop: Hop, handler: ServerHandler, heads: list[Fields]) -> float:
         driver.tick()
         opened.clear()
         for stream, fields in enumerate(heads[start : start + SLICE]):
-            handler.request(down, 2 * stream + 1, fields, True)
+            sink = handler.request(down, 2 * stream + 1, fields, not is_grpc)
+            if is_grpc:
+                sink.data(MESSAGE, len(MESSAGE), True)
         driver.flush()
         for sink in opened:
-            sink.head(ANSWER, False)
-            sink.data(BODY, 1024, True)
+            answer(sink, is_grpc)
         driver.flush()
     took = time.process_time() - began
     assert down.ends - done == len(heads), "an answer did not come"
     return took
+
+
+def answer(sink: StreamSink, is_grpc: bool) -> None:
+    if is_grpc:
+        sink.head(GRPC_ANSWER, False)
+        sink.data(MESSAGE, len(MESSAGE), False)
+        sink.trailers(GRPC_TRAILERS)
+    else:
+        sink.head(ANSWER, False)
+        sink.data(BODY, len(BODY), True)
 
 
 async def warm_up(hop: Hop, handler: ServerHandler, head: Fields) -> None:
@@ -258,8 +284,7 @@ async def warm_up(hop: Hop, handler: ServerHandler, head: Fields) -> None:
         while len(hop.up.opened) < 2_000:
             await trio.sleep(0.01)
     for sink in hop.up.opened:
-        sink.head(ANSWER, False)
-        sink.data(BODY, 1024, True)
+        answer(sink, False)
 
 
 async def measure(arguments: argparse.Namespace) -> None:
@@ -267,7 +292,7 @@ async def measure(arguments: argparse.Namespace) -> None:
     async with trio.open_nursery() as nursery:
         config = Config(service="orders")
         metrics = Metrics(version="benchmark")
-        heads = request_heads(arguments.requests)
+        heads = request_heads(arguments.requests, GRPC_SAME if arguments.grpc else SAME)
         peer = PeerCertificate(identity=WEB, der=b"", not_after=2e9, sha256_hex="ab" * 32, serial=1)
         for direction in ("inbound", "outbound"):
             driver = Driver(nursery, config.limits)
@@ -279,11 +304,13 @@ async def measure(arguments: argparse.Namespace) -> None:
             else:
                 handler = OutboundApp(Outbound(hop.runtime, hop.pool, lambda name: False, lambda name: None), None)
             await warm_up(hop, handler, heads[0])
-            took = sorted(relay(hop, handler, heads) / len(heads) * 1e6 for _ in range(arguments.rounds))
+            took = sorted(
+                relay(hop, handler, heads, arguments.grpc) / len(heads) * 1e6 for _ in range(arguments.rounds)
+            )
             print(f"{direction:9} {took[0]:6.2f} us/request (median {took[len(took) // 2]:.2f})")
             if arguments.profile:
                 profile = cProfile.Profile()
-                profile.runcall(relay, hop, handler, heads)
+                profile.runcall(relay, hop, handler, heads, arguments.grpc)
                 pstats.Stats(profile).sort_stats("tottime").print_stats(28)
 
         nursery.cancel_scope.cancel()
@@ -295,6 +322,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--rules", type=int, default=50)
     parser.add_argument("--endpoints", type=int, default=1)
+    parser.add_argument("--grpc", action="store_true")
     parser.add_argument("--profile", action="store_true")
     trio.run(measure, parser.parse_args())
 

@@ -76,6 +76,8 @@ class Http1Session:
         self.closed = False
         self.wants_read = True
         self.resume_reading: Callable[[], None] = lambda: None
+        self.slice_frames = 0
+        self.has_more = False
         self.fault: RequestError | None = None
         """What the peer did wrong, if that is why the connection ends; its `row` is for metrics."""
         self._limits = limits

@@ -108,6 +108,11 @@ class Session(Protocol):
     """False: hold back reading from the socket until `resume_reading` is called."""
     resume_reading: Callable[[], None]
     """Set by the socket's owner; called when `wants_read` turns True again."""
+    slice_frames: int
+    """Set by the socket's owner: run no more than so many frames in one `receive` (row A39); 0: all there are.
+    HTTP/1.1 runs one message at a time anyway."""
+    has_more: bool
+    """Not all that was received was run: call `receive(b"")` when others had their turn, and read nothing before."""
     fault: RequestError | None
     """What the peer did wrong, if that is why the connection ends; its `row` and `reason` are for metrics."""
 

@@ -33,6 +33,8 @@ from sidecar.net.tls import PeerCertificate
 log = logging.getLogger(__name__)
 
 SLICE_OCTETS = 65_536
+SLICE_FRAMES = 128
+"""Enough for what a busy peer sends at once; a flood of tiny frames would else hold everybody up for 20 ms."""
 RECORD_OCTETS = 16_384
 """The most a TLS record holds (RFC 8446 section 5.1)."""
 CONTROL_OCTETS_MAX = 1_048_576
@@ -144,6 +146,7 @@ class Connection:
         self._has_spoken = False
         self._scope = trio.CancelScope()
         session.resume_reading = self._resume_reading
+        session.slice_frames = SLICE_FRAMES
 
     def __repr__(self) -> str:
         return f"<Connection {self.kind} {self.session!r}, {len(self._pending)} octets pending>"
@@ -160,7 +163,9 @@ class Connection:
                     session.receive(first)
                 driver.flush()
                 self._watch()
-                if self._is_tls:  # what came with the end of the handshake is in OpenSSL, not in the kernel
+                if (
+                    self._is_tls or session.has_more
+                ):  # what came with the end of the handshake is in OpenSSL, not in the kernel
                     driver.reactor.again(self._fd)
                 await self._read_all.wait()
             self._unwatch()
@@ -201,20 +206,24 @@ class Connection:
             self._driver.reactor.remove(self._fd)
 
     def _readable(self) -> None:
-        """The reactor calls: read once, and run what came. Errors of our own end this connection and no other."""
+        """The reactor calls: read once, run a slice of what came. A bug that shows here ends no other connection."""
         session = self.session
         if not session.wants_read:
             self._unwatch()
             return
         try:
-            data = self._receive()
-            if data:
+            if session.has_more:
+                session.receive(b"")
+                self._driver.touched.add(session)
+            elif data := self._receive():
                 self.activity = self._driver.now
                 if not self._has_spoken:
                     self._has_spoken = True
                     self._spoken.set()
                 session.receive(data)
                 self._driver.touched.add(session)
+            if session.has_more:
+                self._driver.reactor.again(self._fd)
         except Exception:
             log.exception("unexpected error on a connection")
             self._break(None)

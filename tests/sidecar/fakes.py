@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sidecar.errors import RequestError
 from sidecar.http.session import Fields, StreamSink
 
 
@@ -18,6 +19,10 @@ class FakeSession:
         self.resume_reading: Callable[[], None] = lambda: None
         self.draining = False
         self.awaits_rest = False
+        self.slice_frames = 0
+        self.has_more = False
+        self.fault: RequestError | None = None
+        self.awaits_pong = False
         self.refuses_fields = False
         self.is_server = is_server
         self.sink: StreamSink | None = None
@@ -129,6 +134,7 @@ class FakeSession:
         self.calls.append(call)
         return not self.is_gone
 
+    def ping(self) -> None: ...
     def informational(self, stream: int, fields: Fields) -> None:
         assert self.is_server
         if self._is_heard("informational", stream):

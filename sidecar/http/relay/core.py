@@ -34,6 +34,8 @@ class RelayCore:
         self.closed = False
         self.wants_read = True
         self.resume_reading: Callable[[], None] = lambda: None
+        self.slice_frames = 0
+        self.has_more = False
         self.fault: RequestError | None = None
         self.peer_error = ErrorCode.NO_ERROR
         """Code of the GOAWAY received, or of the fault we found."""

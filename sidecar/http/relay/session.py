@@ -96,6 +96,7 @@ class RelaySession(Control):
         if self.closed:
             return
         self._now = self._clock()
+        self.has_more = False
         try:
             if self._prefaced < len(PREFACE) and self._handler is not None:
                 data = self._strip_preface(data)
@@ -129,6 +130,7 @@ class RelaySession(Control):
     def _lane(self, data: bytes) -> None:
         """Run every whole frame in `data`; keep the rest. Raises ConnectionFault, PeerFlood."""
         at, size = 0, len(data)
+        left = self.slice_frames
         while True:
             start = at + HEAD_OCTETS
             if start > size:
@@ -158,6 +160,11 @@ class RelaySession(Control):
                 self._stream_fault(e)
             if self.closed:
                 return
+            left -= 1
+            if not left:
+                self.has_more = at < size
+                self._needed = 0
+                break
         if at < size:
             self._in = data[at:]
 

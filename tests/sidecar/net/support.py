@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from sidecar.config import Limits
+from sidecar.errors import RequestError
 from sidecar.http.session import Fields, StreamSink
 from sidecar.net.connection import Connection, Driver
 
@@ -25,6 +26,10 @@ class ScriptedSession:
         self.wants_read = True
         self.resume_reading: Callable[[], None] = lambda: None
         self.awaits_rest = False
+        self.slice_frames = 0
+        self.has_more = False
+        self.fault: RequestError | None = None
+        self.awaits_pong = False
         self.is_draining = False
         self.open_streams = 0
         self.received = bytearray()
@@ -78,6 +83,7 @@ class ScriptedSession:
     def shutdown(self, code: int) -> None:
         self.closed = True
 
+    def ping(self) -> None: ...
     def informational(self, stream: int, fields: Fields) -> None: ...
     def head(self, stream: int, fields: Fields, end: bool) -> None: ...
     def data(self, stream: int, data: bytes, end: bool) -> None: ...
