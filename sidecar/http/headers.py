@@ -39,7 +39,7 @@ from sidecar.http.layout import (
     refuse_connection_fields,
 )
 from sidecar.http.paths import canonical
-from sidecar.http.session import Fields
+from sidecar.http.session import Field, Fields
 
 __all__ = [
     "BodyLength",
@@ -352,8 +352,19 @@ def admit_trailers(fields: Fields, limits: Limits = _LIMITS, *, fault: Fault = B
 
     Raises `fault` (BadRequest for a request's, UpstreamFailed for a response's) for pseudo-header and malformed
     fields; fields that have no place in trailers are dropped (RFC 9110 section 6.5.1)."""
+    if type(fields) is Remembered and isinstance(fields.judged, _Trailers):
+        return fields.judged
     layout, _ = _TRAILERS.read(fields, limits, fault)
-    return [*layout.kept(fields)]
+    kept = _Trailers(layout.kept(fields))
+    if type(fields) is Remembered:
+        fields.judged = kept
+    return kept
+
+
+class _Trailers(list[Field]):
+    """Trailers that may cross. Not to be changed: they may be sent again."""
+
+    __slots__ = ()
 
 
 def _trailer_names(names: Names, fault: Fault) -> int:

@@ -10,7 +10,14 @@ from sidecar.config import Limits
 from sidecar.errors import BadRequest, RequestError, UpstreamFailed
 from sidecar.http import headers, layout
 from sidecar.http.fields import Remembered
-from sidecar.http.headers import _REQUEST_RULES, _request_names, admit_request, admit_response, response_fields
+from sidecar.http.headers import (
+    _REQUEST_RULES,
+    _request_names,
+    admit_request,
+    admit_response,
+    admit_trailers,
+    response_fields,
+)
 from sidecar.http.layout import Layouts
 from sidecar.http.relay.hpack_decode import Decoder
 from sidecar.http.relay.hpack_encode import Encoder
@@ -108,3 +115,17 @@ def test_the_decoder_hands_out_a_block_without_secrets_again() -> None:
         decoder.decode(block)
         assert (decoder.decode(block) is decoder.decode(block)) is again
         assert (type(decoder.decode(block)) is Remembered) is again
+
+
+def test_trailers_that_come_again_are_judged_once_and_never_taken_for_a_head() -> None:
+    """One decoder remembers heads and trailers alike."""
+    fields = Remembered([(b"grpc-status", b"0"), (b"date", b"x")])
+    kept = admit_trailers(fields, LIMITS)
+    assert kept == [(b"grpc-status", b"0")]
+    assert admit_trailers(fields, LIMITS) is kept
+    with pytest.raises(UpstreamFailed):
+        admit_response(fields, LIMITS)
+    head = Remembered([(b":status", b"200")])
+    admit_response(head, LIMITS)
+    with pytest.raises(BadRequest):
+        admit_trailers(head, LIMITS)
