@@ -2,6 +2,8 @@
 
     main, app       start; the composition root: parts, listeners, one nursery
     config(_load)   the frozen Config tree, read strictly
+    handover        the command line's process becomes the sidecar's (`__main__`), with nothing of it left
+    describe        the Config tree as plain data, for /config and for that
     inbound         THE STRAIGHT LINE from the mesh to the app: understand, decide, connect, relay
     outbound        the same from the app into the mesh: understand, resolve, connect, relay
     exchange        one request and its answer, sans-IO, by the table of states and events in `course`
