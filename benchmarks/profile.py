@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.profile --scenario 1 --sidecar inbound --engine relay
 
-py-spy samples Python frames; its table says how much of the CPU time went to a function itself and to what it called.
+py-spy samples Python frames; its table says how much of the time at work went to a function itself and to what it called.
 perf counts what the process does in the kernel and in C, which for a proxy is where TLS and the sockets are.
 `--output` keeps the stacks (py-spy: collapsed, one stack a line, what flame graph tools read; perf: perf.data).
 """
@@ -28,6 +28,7 @@ from benchmarks.scenarios import SCENARIOS
 from benchmarks.system import Cores, NotStarted, Running, Setup, pinned
 from sidecar.config import Config
 
+WAITING = "EpollIOManager.get_events"
 RATE = 400
 """Samples a second; not a divisor of anything periodic in the program would be better still."""
 
@@ -39,6 +40,11 @@ def parse_collapsed(lines: Iterable[str]) -> Counter[tuple[str, ...]]:
         frames, _, count = line.rpartition(" ")
         stacks[tuple(frames.split(";"))] += int(count)
     return stacks
+
+
+def at_work(stacks: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
+    """Without those that wait for a socket, or to get their core back: py-spy cannot tell one from the other."""
+    return Counter({stack: count for stack, count in stacks.items() if not stack[-1].startswith(WAITING)})
 
 
 def summed(stacks: Counter[tuple[str, ...]]) -> list[tuple[str, float, float]]:
@@ -66,7 +72,7 @@ def under_py_spy(pid: int, seconds: int, output: Path, *, core: str, by_line: bo
         "--format", "raw", "--output", str(output), "--nonblocking", *([] if by_line else ["--function"]),
     ]  # fmt: skip
     subprocess.run(pinned(core, command), check=True, stdout=subprocess.DEVNULL)
-    return list(table(parse_collapsed(output.read_text().splitlines()), 60))
+    return list(table(at_work(parse_collapsed(output.read_text().splitlines())), 60))
 
 
 def under_perf(pid: int, seconds: int, output: Path, *, core: str) -> list[str]:
