@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.profile --scenario 1 --sidecar inbound --engine relay
 
-py-spy samples Python frames; its table says how much of the time at work went to a function itself and to what it called.
-perf counts what the process does in the kernel and in C, which for a proxy is where TLS and the sockets are.
+py-spy samples Python frames; its table says how much of the time at work went to a function itself and to what it
+called. perf counts what the process does in the kernel and in C, which for a proxy is where TLS and the sockets are.
 `--output` keeps the stacks (py-spy: collapsed, one stack a line, what flame graph tools read; perf: perf.data).
 """
 
