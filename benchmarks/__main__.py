@@ -99,6 +99,7 @@ def main(
     try:
         systems = systems_of(names, engine, tree, base)
         options = Options(rounds=rounds, share=QUICK if quick else 1.0, cores=Cores.choose(pinning), say=click.echo)
+        versions = {system.name: system.version for system in systems}
         records = {}
         for number in numbers or SCENARIOS:
             scenario = SCENARIOS[number]
@@ -110,6 +111,7 @@ def main(
                 "pinning": pinning,
                 "rounds": rounds,
                 "quick": quick,
+                "versions": versions,
             }
             records[str(number)] = report.scenario_record(scenario, results, about)
             for line in report.table(records[str(number)], number):
@@ -118,7 +120,6 @@ def main(
         click.echo(f"bench: {error}", err=True)
         sys.exit(1)
     if path:
-        versions = {system.name: system.version for system in systems}
         report.write(
             path, {"date": now(), "machine": machine(options.cores), "versions": versions, "engine": engine}, records
         )
