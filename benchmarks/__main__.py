@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import report, tools
+from benchmarks import interpreter, report, tools
 from benchmarks.envoy import Envoy
 from benchmarks.haproxy import HAProxy
 from benchmarks.load import LoadFailed
@@ -41,18 +41,17 @@ def machine(cores: Cores) -> dict[str, object]:
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
-        "python": platform.python_version(),
         "pinned": asdict(cores),
     }
 
 
-def systems_of(names: Sequence[str], engine: str, tree: Path, base: Path | None) -> list[System]:
+def systems_of(names: Sequence[str], engine: str, tree: Path, base: Path | None, python: str) -> list[System]:
     """Raises Missing."""
     made: list[System] = []
     if "ours" in names:
-        made.append(Ours(engine, tree=tree.resolve()))
+        made.append(Ours(engine, tree=tree.resolve(), python=python))
     if "base" in names and base:
-        made.append(Ours(engine, name="base", tree=base.resolve()))
+        made.append(Ours(engine, name="base", tree=base.resolve(), python=python))
     if "envoy" in names:
         made.append(Envoy())
     if "haproxy" in names and tools.find("haproxy"):
@@ -87,17 +86,27 @@ def systems_of(names: Sequence[str], engine: str, tree: Path, base: Path | None)
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Another checkout of this project, as one more column: what a change gave.",
 )
+@click.option(
+    "--python",
+    default="fastest",
+    show_default=True,
+    help="What runs our sidecars: the fastest CPython that is installed, the project's `own`, or a path.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Where results go; results/latest.json.")
 def main(
     rounds: int, numbers: tuple[int, ...], engine: str, pinning: str, quick: bool, only: str | None,
-    without: tuple[str, ...], tree: Path, base: Path | None, output: Path | None,
+    without: tuple[str, ...], tree: Path, base: Path | None, python: str, output: Path | None,
 ) -> None:  # fmt: skip
     names = [only] if only else [name for name in NAMES if name not in without]
     path = output or (None if quick or only or tree.resolve() != tools.ROOT.resolve() else LATEST)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        systems = systems_of(names, engine, tree, base)
+        if python == "fastest":
+            python = interpreter.fastest()
+        elif python == "own":
+            python = sys.executable
+        systems = systems_of(names, engine, tree, base, python)
         options = Options(rounds=rounds, share=QUICK if quick else 1.0, cores=Cores.choose(pinning), say=click.echo)
         versions = {system.name: system.version for system in systems}
         records = {}

@@ -6,6 +6,7 @@ import contextlib
 import json
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from benchmarks import work
 from benchmarks.certificates import Files, written
 from benchmarks.crowd import gathered
+from benchmarks.interpreter import equipped, version_of
 from benchmarks.system import Pair, Running, Setup, pinned
 from benchmarks.tools import ROOT
 from sidecar.config_load import parse
@@ -32,27 +34,34 @@ POLICY_RULES = 100
 class PinnedMesh(Mesh):
     """A mesh whose processes run where they are to."""
 
-    def __init__(self, setup: Setup, tree: Path) -> None:
+    def __init__(self, setup: Setup, tree: Path, python: str) -> None:
+        """`python`: runs the two sidecars; everything else is run by this one."""
         super().__init__(setup.directory)
         self._cores = setup.cores
         self._tree = tree
+        self._python = python
 
     def start(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> Process:
         core = {work.CALLER: self._cores.outbound, work.SERVICE: self._cores.inbound}.get(name, self._cores.rest)
+        if name in (work.CALLER, work.SERVICE):
+            command = [self._python if word == sys.executable else word for word in command]
         return super().start(name, pinned(core, command), {"PYTHONPATH": str(self._tree), **(environ or {})})
 
 
 class Ours:
-    def __init__(self, engine: str, *, name: str = "ours", tree: Path = ROOT) -> None:
-        """`tree`: the checkout whose code is run; another one than this is how a change is compared with what was."""
+    def __init__(self, engine: str, *, name: str = "ours", tree: Path = ROOT, python: str = sys.executable) -> None:
+        """`tree`: the checkout whose code is run; another one than this is how a change is compared with what was.
+
+        `python`: what runs it (`benchmarks.interpreter`). Raises Missing if that cannot be equipped."""
         self.name = name
         self._engine = engine
         self._tree = tree
-        self.version = f"{version('hauberk')} {revision(tree)} ({engine})"
+        self._python = equipped(python)
+        self.version = f"{version('hauberk')} {revision(tree)} ({engine}) on CPython {version_of(python)}"
 
     @contextlib.contextmanager
     def start(self, setup: Setup) -> Iterator[Running]:
-        with PinnedMesh(setup, self._tree) as mesh, ExitStack() as stack:
+        with PinnedMesh(setup, self._tree, self._python) as mesh, ExitStack() as stack:
             mesh.start_control_plane()
             apply(mesh, setup.rules)
             common: dict[str, Any] = {"http2_engine": self._engine, "access_log": "denied"}
