@@ -95,8 +95,8 @@ TABLE: tuple[Difference, ...] = (
     Difference(
         name="what ends a run of empty frames",
         section="10.5",
-        reason="To the relay a frame that its stream has no use for does not make up for an empty one; to the gate,"
-        " which knows no streams, it does.",
+        reason="To the relay a frame that its stream has no use for neither is an empty one nor makes up for one; the"
+        " gate, which knows no streams, counts it.",
         applies=rules.empty_run,
     ),
     Difference(
@@ -145,10 +145,35 @@ TABLE: tuple[Difference, ...] = (
         applies=rules.counted_first,
     ),
     Difference(
-        name="HEADERS with two faults",
+        name="DATA or HEADERS with two faults of form",
         section="6.2",
-        reason="Both its padding and its priority do not fit; either code is true.",
+        reason="Its padding does not fit, and neither does its priority or its stream: either code is true.",
         applies=rules.two_forms,
+    ),
+    Difference(
+        name="the code for a malformed PUSH_PROMISE",
+        section="6.6",
+        reason="The relay refuses the frame for its kind; hyperframe finds it too short before anybody asks.",
+        applies=rules.malformed_promise,
+    ),
+    Difference(
+        name="a header list that is too large and malformed",
+        section="3.2 of RFC 7541",
+        reason="The relay sees by its size that a block must hold more fields than fit, before it looks at each.",
+        applies=rules.large_and_malformed,
+    ),
+    Difference(
+        name="a PUSH_PROMISE that goes on",
+        section="6.6",
+        reason="The relay refuses it at once, hyperframe when its header block is complete.",
+        applies=rules.promise_begun,
+    ),
+    Difference(
+        name="windows of streams that are over",
+        section="6.9.2",
+        reason="A new INITIAL_WINDOW_SIZE is added to the windows of open streams; h2 adds it to those of streams that"
+        " are over, too, where it may overflow.",
+        applies=rules.windows_of_the_dead,
     ),
     Difference(
         name="a header block with one large fragment",

@@ -32,9 +32,12 @@ REACTIONS = {
 class Peer:
     """What the generator knows of the connection: enough to be right when it wants to."""
 
-    def __init__(self, random: Random, role: str, mischief: float) -> None:
+    def __init__(self, random: Random, role: str, mischief: float, limits: str) -> None:
         self.random = random
         self.role = role
+        self.limits = LIMITS[limits]
+        self.is_full = False
+        """Clients under test: they may not open another stream, so nothing is said on what they open from here on."""
         self.mischief = mischief
         self.encoder = Encoder()
         self.next_stream = 1
@@ -62,14 +65,18 @@ class Peer:
 
     def block(self, stream: int, block: bytes, end: bool) -> list[Octets]:
         random = self.random
-        splits = sorted(random.randint(0, len(block)) for _ in range(random.choice((0, 0, 0, 0, 1, 2, 3, 9))))
+        count = random.choice((0, 0, 0, 0, 1, 2)) if not self.bad() else random.choice((3, 9))
+        first = random.choice((0, 1, 1, 1))
+        splits = sorted(random.randint(min(first, len(block)), len(block)) for _ in range(count))
+        if not self.bad():
+            splits = sorted(set(splits))
         pad = random.choice((0, 0, 0, 1, 255)) if random.random() < 0.2 else 0
         flags = wire.END_STREAM if end else 0
         if random.random() < 0.15:
-            depends_on = stream if self.bad() else random.choice((0, 1, 3, 2**31))
-            first = block[: splits[0]] if splits else block
+            depends_on = stream if self.bad() else random.choice((0, 2**31, stream ^ 2))
+            fragment = block[: splits[0]] if splits else block
             prefix = wire.long(depends_on) + b"\x10"
-            out = wire.header_frames(stream, prefix + first, flags | wire.HAS_PRIORITY, (), pad=pad)
+            out = wire.header_frames(stream, prefix + fragment, flags | wire.HAS_PRIORITY, (), pad=pad)
             if splits:
                 out[0] = _without(out[0], wire.END_HEADERS)
                 rest = wire.header_frames(stream, block[splits[0] :], 0, [s - splits[0] for s in splits[1:]])
@@ -98,6 +105,8 @@ class Peer:
         return self.block(stream, block_of(random, self.encoder, request_head(random, self.bad())), end)
 
     def response(self) -> list[Octets]:
+        if not self.bare and not self.bad():
+            return self.data() if self.open else self.window_update()
         stream = self.some(self.bare or self.open)
         random = self.random
         if random.random() < 0.2:
@@ -116,6 +125,8 @@ class Peer:
         return self.request() if self.role == "server" else self.response()
 
     def trailers(self) -> list[Octets]:
+        if not self.open and not self.bad():
+            return self.head()
         stream = self.some(self.open)
         self.over(stream)
         fields = self.random.choice(TRAILERS)
@@ -123,8 +134,11 @@ class Peer:
 
     def data(self) -> list[Octets]:
         random = self.random
+        if not self.open and not self.bad():
+            return self.window_update() if self.role == "client" and not self.bare else self.head()
         stream = self.some(self.open)
-        size = random.choice(SIZES) if random.random() < 0.7 else random.randint(0, 2_000)
+        size_max = self.limits.stream_window_octets // 3 if not self.bad() else 16_384
+        size = min(random.choice(SIZES) if random.random() < 0.7 else random.randint(1, 2_000), size_max)
         payload, flags = b"p" * size, 0
         if random.random() < 0.2 and size < 16_000:
             payload, flags = wire.padded(payload, random.choice((0, 1, 100, 255))), wire.PADDED
@@ -133,19 +147,23 @@ class Peer:
         if random.random() < 0.3:
             flags |= wire.END_STREAM
             self.over(stream)
-        times = random.choice((1, 1, 1, 2, 5)) if not flags & wire.END_STREAM else 1
+        times = 1
+        if not flags & wire.END_STREAM and (0 < size < 40 or self.bad()):
+            times = random.choice((1, 2, 5))
         return [Octets(wire.frame(wire.DATA, flags, stream, payload))] * times
 
     # Everything else
 
     def rst_stream(self) -> list[Octets]:
+        if not self.known and not self.bad():
+            return self.ping()
         stream = self.some([*self.open, *self.bare] or self.known)
         self.over(stream)
         return [self._sized(wire.RST_STREAM, stream, wire.long(self.random.choice(CODES)))]
 
     def window_update(self) -> list[Octets]:
         random = self.random
-        stream = random.choice((0, self.some(self.known)))
+        stream = random.choice((self.some(self.known), self.known[-1])) if self.known and random.random() < 0.7 else 0
         increments = (1, 100, 65_535, 65_535, 2**30) if not self.bad() else (0, 2**31 - 1, 2**31, 2**31 - 65_535)
         return [self._sized(wire.WINDOW_UPDATE, stream, wire.long(random.choice(increments)))]
 
@@ -183,19 +201,22 @@ class Peer:
         if self.bad():
             return random.randint(0, 9), random.choice((0, 1, 2, 16_383, 2**24, 2**31, 2**32 - 1))
         name = random.choice(list(values))
-        return name, random.choice(values[name])
+        value = random.choice(values[name])
+        self.is_full |= name == 3 and value <= 3
+        return name, value
 
     def goaway(self) -> list[Octets]:
         random = self.random
         last = random.choice((0, 1, 3, 2**31 - 1, 2**31 - 1))
         stream = self.some(self.known) if self.bad() else 0
+        self.is_full = True
         payload = wire.long(last) + wire.long(random.choice(CODES)) + random.choice((b"", b"why"))
         return [self._sized(wire.GOAWAY, stream, payload)]
 
     def priority(self) -> list[Octets]:
         random = self.random
-        stream = self.some(self.known)
-        depends_on = stream if self.bad() else random.choice((0, 2**31 + 1, 11))
+        stream = self.some(self.known or [1])
+        depends_on = stream if self.bad() else random.choice((0, 2**31, stream ^ 2))
         return [self._sized(wire.PRIORITY, stream, wire.long(depends_on) + b"\x0f")]
 
     def strange(self) -> list[Octets]:
@@ -229,8 +250,8 @@ def _without(data: bytes, flag: int) -> bytes:
 
 
 SPEAKING: dict[str, tuple[tuple[Callable[[Peer], list[Octets]], int], ...]] = {
-    "server": ((Peer.head, 8), (Peer.data, 7), (Peer.trailers, 2)),
-    "client": ((Peer.head, 10), (Peer.data, 8), (Peer.trailers, 3)),
+    "server": ((Peer.head, 6), (Peer.data, 10), (Peer.trailers, 2)),
+    "client": ((Peer.head, 9), (Peer.data, 11), (Peer.trailers, 3)),
 }
 ASIDE: tuple[tuple[Callable[[Peer], list[Octets]], int], ...] = (
     (Peer.rst_stream, 2),
@@ -252,8 +273,9 @@ def _ours(random: Random, peer: Peer) -> Act:
     size = random.choice((0, 1, 100, 5_000, 20_000, 70_000))
     end = random.random() < 0.4
     name = random.choice(OURS)
+    peer.is_full |= name == "end"
     if name == "end":
-        name = random.choice(("drain", "shutdown", "eof", "wait"))
+        name = random.choice(("drain", "drain", "wait", "wait", "wait", "shutdown", "eof"))
     if name in ("head", "informational"):
         return Act(name, stream, 0, tuple(random.choice(RESPONSES) if name == "head" else ((b":status", b"103"),)), end)
     if name == "trailers":
@@ -267,9 +289,11 @@ def _ours(random: Random, peer: Peer) -> Act:
 
 def _request(random: Random, peer: Peer) -> Act:
     stream = peer.next_stream
-    peer.next_stream += 2
-    peer.known.append(stream)
-    peer.bare.append(stream)
+    peer.is_full |= len(peer.known) >= min(peer.limits.streams_per_connection_max, peer.limits.streams_total_max)
+    if not peer.is_full:
+        peer.next_stream += 2
+        peer.known.append(stream)
+        peer.bare.append(stream)
     end = random.random() < 0.6
     fields = request_head(random, bad=False)
     if peer.bad() and random.random() < 0.1:
@@ -291,12 +315,15 @@ def _mutated(random: Random, data: bytes) -> bytes:
 
 def script(random: Random, role: str) -> Script:
     """One script. Sizes are such that one plays within milliseconds."""
-    peer = Peer(random, role, random.choice((0.0, 0.0, 0.02, 0.05, 0.3)))
+    limits = random.choice(list(LIMITS))
+    peer = Peer(random, role, random.choice((0.0, 0.0, 0.0, 0.01, 0.03, 0.15)), limits)
     mutation = random.choice((0.0, 0.0, 0.0, 0.05))
     steps: list[Step] = []
     if role == "server":
         steps.append(Octets(wire.PREFACE))
     entries = [peer._setting() for _ in range(random.choice((0, 0, 1, 3)))]
+    if random.random() < 0.3:
+        entries.append((4, random.choice((0, 10, 1_000))))
     if not peer.bad() or random.random() < 0.9:
         steps.append(Octets(wire.settings(entries)))
     if random.random() < 0.95:
@@ -304,10 +331,10 @@ def script(random: Random, role: str) -> Script:
     frames = SPEAKING[role] + ASIDE
     kinds, weights = [kind for kind, _ in frames], [weight for _, weight in frames]
     ours = random.choice((0.1, 0.3, 0.5))
-    for _ in range(random.choice((3, 10, 20, 40))):
+    for _ in range(random.choice((5, 15, 30, 50))):
         if role == "client" and (not peer.known or random.random() < 0.15):
             steps.append(_request(random, peer))
-        elif random.random() < ours:
+        elif random.random() < ours and peer.known:
             steps.append(_ours(random, peer))
         else:
             steps += random.choices(kinds, weights)[0](peer)
@@ -321,7 +348,7 @@ def script(random: Random, role: str) -> Script:
     reactions = {event: chosen for event, those in REACTIONS.items() if (chosen := random.choice(those))}
     return Script(
         role=role,
-        limits=random.choice(list(LIMITS)),
+        limits=limits,
         stalled=random.random() < 0.1,
         reactions=reactions,
         cuts=tuple(random.choice((1, 3, 8, 9, 10, 30, 200, 5_000)) for _ in range(random.randint(1, 6))),

@@ -26,6 +26,7 @@ Make: TypeAlias = Callable[..., Session]
 """An engine: (handler or None, limits, clock) -> session."""
 
 OK: Fields = [(b":status", b"200"), (b"content-type", b"text/plain")]
+REACTION_OCTETS = {"consumed": 1 << 20, "data": 400, "answer": 400}
 
 
 class Call(NamedTuple):
@@ -117,7 +118,8 @@ class Player:
     def react(self, event: str, stream: int) -> None:
         reaction = self.script.reactions.get(event)
         if reaction is not None:
-            self.act(Act(reaction, stream, ErrorCode.CANCEL, tuple(OK), True))
+            value = REACTION_OCTETS.get(reaction, ErrorCode.CANCEL)
+            self.act(Act(reaction, stream, value, tuple(OK), True))
 
     def act(self, act: Act) -> None:
         """Do it if the contract lets our side do it now. Both engines have told us the same so far, so both are
@@ -321,9 +323,11 @@ def play_unit(player: Player, unit: Piece | Act) -> Outcome:
 
 
 def play_cut(make: Make, script: Script) -> Outcome:
-    """The whole script with the peer's bytes cut at `script.cuts`, across the bounds of frames."""
+    """The whole script with the peer's bytes cut at `script.cuts`, across the bounds of frames, and run a few frames at
+    a time."""
     player, sent = begin(make, script)
     sizes = cycle(script.cuts or (1 << 20,))
+    player.session.slice_frames = sum(script.cuts) % 4
     waiting = b""
     for unit in [*script.units(), None]:
         if isinstance(unit, Piece):
@@ -333,6 +337,8 @@ def play_cut(make: Make, script: Script) -> Outcome:
         while waiting:
             size = max(1, next(sizes))
             player.session.receive(waiting[:size])
+            while player.session.has_more:
+                player.session.receive(b"")
             waiting = waiting[size:]
         sent += player.flush()
         if unit is not None:

@@ -14,9 +14,11 @@ from tests.oracles.wire import (
     END_STREAM,
     HAS_PRIORITY,
     HEADERS,
+    INITIAL_WINDOW_SIZE,
     PADDED,
     PING,
     PRIORITY,
+    PUSH_PROMISE,
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
@@ -49,7 +51,7 @@ def tunnel(scene: Scene) -> bool:
     stream = scene.frame.stream
     known = scene.stage.streams.get(stream)
     told = [call.name for call in scene.theirs.calls]
-    is_reset = resets(scene.ours) == [(stream, ErrorCode.PROTOCOL_ERROR)]
+    is_reset = resets(scene.ours)[:1] == [(stream, ErrorCode.PROTOCOL_ERROR)]
     return known is not None and known.is_connect and is_reset and ("trailers" in told or not lives(scene.theirs))
 
 
@@ -150,15 +152,35 @@ def last_straw(scene: Scene) -> bool:
 
 def two_forms(scene: Scene) -> bool:
     frame = scene.frame
+    if frame is None or frame.kind not in (DATA, HEADERS) or frame.content is not None:
+        return False
     both = PADDED | HAS_PRIORITY
-    return (
-        frame is not None
-        and frame.kind == HEADERS
-        and frame.flags & both == both
-        and frame.content is None
-        and goodbye(scene.ours) in _FAULTS
-        and goodbye(scene.theirs) in _FAULTS
-    )
+    has_two = frame.stream == 0 or (frame.kind == HEADERS and frame.flags & both == both)
+    return has_two and goodbye(scene.ours) in _FAULTS and goodbye(scene.theirs) in _FAULTS
+
+
+def malformed_promise(scene: Scene) -> bool:
+    codes = goodbye(scene.ours), goodbye(scene.theirs)
+    return scene.is_frame(PUSH_PROMISE) and codes == (ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZE_ERROR)
+
+
+def large_and_malformed(scene: Scene) -> bool:
+    codes = goodbye(scene.ours), goodbye(scene.theirs)
+    return scene.head is not None and codes == (ErrorCode.ENHANCE_YOUR_CALM, ErrorCode.COMPRESSION_ERROR)
+
+
+def promise_begun(scene: Scene) -> bool:
+    is_begun = scene.is_frame(PUSH_PROMISE) and scene.frame is not None and not scene.frame.flags & END_HEADERS
+    return is_begun and scene.ours.row == "A31" and lives(scene.theirs) and scene.theirs.state.awaits_rest
+
+
+def windows_of_the_dead(scene: Scene) -> bool:
+    if not scene.is_frame(SETTINGS) or scene.frame is None or scene.frame.length % 6:
+        return False
+    names = [name for name, _ in struct.iter_unpack(">HI", scene.frame.payload)]
+    dead = [stream for stream in scene.stage.streams if scene.stage.past(stream) not in (Past.OPEN, Past.IDLE)]
+    is_overflow = goodbye(scene.theirs) == ErrorCode.FLOW_CONTROL_ERROR
+    return INITIAL_WINDOW_SIZE in names and bool(dead) and is_overflow and lives(scene.ours)
 
 
 def large_first_fragment(scene: Scene) -> bool:
@@ -239,7 +261,8 @@ def connect_withdrawn(scene: Scene) -> bool:
 def empty_run(scene: Scene) -> bool:
     frame = scene.frame
     is_empty = frame is not None and frame.kind in (DATA, HEADERS, CONTINUATION) and not frame.content
-    return is_empty and scene.ours.row == "A15" and lives(scene.theirs)
+    one, other = (scene.ours, scene.theirs) if scene.ours.row == "A15" else (scene.theirs, scene.ours)
+    return is_empty and one.row == "A15" and lives(other)
 
 
 def no_increment(scene: Scene) -> bool:
