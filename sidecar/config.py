@@ -79,7 +79,7 @@ class Timeouts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     connections_max: int = 10_000
-    streams_per_connection_max: int = 100
+    streams_per_connection_max: int = 250
     header_list_octets_max: int = 16_384
     """Names + values + 32 per field (RFC 9113 section 6.5.2)."""
     header_fields_max: int = 100
@@ -108,7 +108,7 @@ class Limits:
     streams_total_max: int = 1_000_000
     """In the life of one connection; then it drains and another takes over (row A41)."""
     stream_window_octets: int = 65_535
-    connection_window_octets: int = 6_553_500
+    connection_window_octets: int = 16_383_750
     """Of all streams of a connection together. As large as all their windows, as it is, no number of slow readers
     holds up the others (row R20); what is less saves memory and lets them."""
     output_octets_max: int = 262_144

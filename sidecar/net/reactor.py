@@ -4,14 +4,15 @@ Theory of operation
 -------------------
 A task for each connection, each waiting for its own socket, pays for a registration with the kernel and a turn of the
 scheduler at every wake-up, and every wake-up sends its answers alone. Here all sockets are registered once, with one
-epoll; one task waits, through trio, until that epoll has news. Then everything that is ready is run, synchronously, and
-what it had to say is flushed once: requests that arrived on eight connections leave on the ninth in one TLS record.
+epoll; one task waits, through trio, until that epoll has news. Then everything that is ready is run, synchronously, as
+is what becomes ready meanwhile, and what it had to say is flushed once: requests that arrived on eight connections
+leave on the ninth in one TLS record.
 
 Registration is level-triggered, so a callback may read as little as it likes and is called again. What the kernel
 cannot see, octets that a TLS socket has decrypted and not handed out, the callback must report: `again`.
 
 No peer owns the loop (row A39): a callback reads a bounded slice, a round calls at most ROUND_MAX of them, and after
-ROUNDS_MAX rounds every other task of the process has its turn.
+ROUNDS_MAX rounds what was said is sent and every other task of the process has its turn.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Reactor:
     """Calls back when sockets are readable. Callbacks must not raise; one that does is logged and called again."""
 
     def __init__(self, before: Callback, after: Callback) -> None:
-        """`before` and `after` are called around each round of callbacks."""
+        """`before` and `after` are called around the callbacks of each turn."""
         self._epoll = select.epoll()
         self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """Ends the wait for the epoll when somebody else has work for it."""
@@ -77,12 +78,21 @@ class Reactor:
                     await trio.lowlevel.checkpoint()
                 else:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
-                for _ in range(ROUNDS_MAX):
-                    if not self._round():
-                        break
+                self._rounds()
         finally:
             self._epoll.close()
             os.close(self._alarm)
+
+    def _rounds(self) -> None:
+        """Call whoever is ready, and whoever became so meanwhile, and only then send what they had to say: under load
+        that makes few large sends of many small ones. Nobody waits for one who has more to do than a slice."""
+        self._in_round = True
+        self._before()
+        for _ in range(ROUNDS_MAX):
+            if not self._round() or self._again:
+                break
+        self._after()
+        self._in_round = False
 
     def _round(self) -> bool:
         """Call whoever is ready. False: nobody was."""
@@ -90,8 +100,6 @@ class Reactor:
         ready = self._epoll.poll(0, ROUND_MAX)
         if not ready and not again:
             return False
-        self._in_round = True
-        self._before()
         callbacks = self._callbacks
         for fd, _ in ready:
             callback = callbacks.get(fd)
@@ -103,8 +111,6 @@ class Reactor:
         for fd, callback in again.items():
             if callbacks.get(fd) is callback:
                 self._call(callback)
-        self._after()
-        self._in_round = False
         return True
 
     @staticmethod
