@@ -23,7 +23,7 @@ PYTEST := $(PY) -m pytest
 COVERAGE := $(PY) -m coverage
 TEST_JOBS ?= 2
 
-.PHONY: help demo test bench conformance lint types lock protos format clean venv setup
+.PHONY: help demo test bench conformance fuzz lint types lock protos format clean venv setup
 
 help:  ## this text
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 13
@@ -43,6 +43,27 @@ test: $(DEV)  ## set everything up and run all tests: the fast ones in parallel,
 bench: $(DEV) $(BENCH)  ## paired runs against Envoy, as ratios; ROUNDS=5 SCENARIO='1 4' ENGINE=relay QUICK=1 BENCH_ARGS=...
 	@$(PY) -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(foreach number,$(SCENARIO),--scenario $(number)) \
 	  $(if $(ENGINE),--engine $(ENGINE)) $(if $(QUICK),--quick) $(BENCH_ARGS)
+
+# atheris has a venv of its own, because it has wheels for fewer Pythons and machines than Hauberk runs on.
+FUZZ := .venv-fuzz/.made-$(HERE)-$(shell cat requirements.lock tests/oracles/fuzz-requirements.txt | cksum | cut -d' ' -f1)
+FUZZ_SECONDS ?= 25
+
+fuzz: $(FUZZ)  ## atheris on frames and on HPACK, from the inputs in tests/oracles/corpus; FUZZ_SECONDS=25 each
+	@for target in frames hpack; do \
+	  echo "==> fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	  .venv-fuzz/bin/python -m tests.oracles.fuzz $$target --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS); \
+	done
+
+$(FUZZ): | $(MADE)
+	@$(PY) -c 'import platform, sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 15) \
+	  and (platform.system(), platform.machine()) == ("Linux", "x86_64")))' \
+	  || { echo 'make fuzz: atheris has wheels for Python 3.11 to 3.14 on Linux x86-64 only' >&2; exit 1; }
+	@echo '==> making .venv-fuzz (requirements.lock, tests/oracles/fuzz-requirements.txt)'
+	@rm -rf .venv-fuzz
+	@$(PY) -m venv .venv-fuzz
+	@.venv-fuzz/bin/python -m pip --disable-pip-version-check --quiet --no-input install --require-hashes \
+	  -r requirements.lock -r tests/oracles/fuzz-requirements.txt
+	@touch $@
 
 # Of h2spec, 2.2.1 is the last version that Go installs by its name: the go.mod of later ones lacks the /v2 that Go wants.
 # tests/conformance/test_later_cases.py has what they added.

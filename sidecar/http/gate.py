@@ -138,6 +138,8 @@ class FrameGate:
 
     def _check_block(self, frame: Frame) -> None:
         """Collecting a header block has a bound in frames and in octets (row A04)."""
+        if frame.kind == CONTINUATION and not self._block_octets:  # h2 lets one pass on a stream that was reset
+            raise GateFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS", "A06")
         self._continuations = self._continuations + 1 if frame.kind == CONTINUATION else 0
         self._block_octets += len(frame.octets)
         too_large = self._block_octets > self._block_octets_max

@@ -163,9 +163,15 @@ class Player:
         self.session.data(act.stream, b"d" * min(act.value, credit), act.end)
 
     def _trailers(self, act: Act) -> None:
-        if account := self._may_send(act, headed=True):
-            account.we_ended = True
+        account = self._may_send(act, headed=True)
+        if account is None:
+            return
+        try:
             self.session.trailers(act.stream, list(act.fields))
+        except ValueError:
+            self.calls.append(Call("ValueError", act.stream))
+            return
+        account.we_ended = True
 
     def _answer(self, act: Act) -> None:
         """A whole answer at once."""

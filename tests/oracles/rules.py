@@ -255,7 +255,8 @@ def connect_withdrawn(scene: Scene) -> bool:
     if not scene.is_frame(SETTINGS) or scene.frame is None or scene.frame.length % 6:
         return False
     is_withdrawn = (8, 0) in struct.iter_unpack(">HI", scene.frame.payload)
-    return is_withdrawn and goodbye(scene.ours) == ErrorCode.PROTOCOL_ERROR and lives(scene.theirs)
+    is_noticed = lives(scene.theirs) or goodbye(scene.theirs) in _FAULTS  # of another entry
+    return is_withdrawn and goodbye(scene.ours) == ErrorCode.PROTOCOL_ERROR and is_noticed
 
 
 def empty_run(scene: Scene) -> bool:

@@ -89,7 +89,7 @@ class Script:
 
     def __str__(self) -> str:
         head = f"{self.role}, {self.limits} limits{', stalled' if self.stalled else ''}, {dict(self.reactions)}"
-        return "\n".join([head, *(f"  {index:3} {unit}" for index, unit in enumerate(self.units()))])
+        return "\n".join([head, *(f"  {index:3} {str(unit)[:240]}" for index, unit in enumerate(self.units()))])
 
 
 @dataclass(frozen=True, slots=True)
