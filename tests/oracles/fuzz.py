@@ -42,21 +42,25 @@ def main() -> int:
             "-print_final_stats=1",
             f"-artifact_prefix={Path.cwd()}/",
         ]
-        failed = _inside(options.target, [*run, str(found), str(corpus)])
+        failed = _inside(options.target, [*run, str(found), str(corpus)], scratch)
         if failed or not options.keep:
             return failed
         merged = Path(scratch) / "merged"
         merged.mkdir()
-        failed = _inside(options.target, ["-merge=1", *limits, str(merged), str(corpus), str(found)])
-        if not failed:
+        failed = _inside(options.target, ["-merge=1", *limits, str(merged), str(corpus), str(found)], scratch)
+        if not failed and any(merged.iterdir()):
             shutil.rmtree(corpus)
             shutil.copytree(merged, corpus)
         return failed
 
 
-def _inside(target: str, arguments: list[str]) -> int:
-    """libFuzzer ends the process it runs in, so it gets one of its own."""
-    return subprocess.run([sys.executable, "-m", "tests.oracles.fuzz", target, "--inside", *arguments]).returncode
+def _inside(target: str, arguments: list[str], scratch: str) -> int:
+    """libFuzzer ends the process it runs in, so it gets one of its own; to merge it starts itself again by its name,
+    which therefore has to be a program."""
+    program = Path(scratch) / "fuzz"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.oracles.fuzz {target} --inside "$0" "$@"\n')
+    program.chmod(0o700)
+    return subprocess.run([program, *arguments]).returncode
 
 
 def _fuzz(target: str, arguments: list[str]) -> int:
@@ -72,7 +76,7 @@ def _fuzz(target: str, arguments: list[str]) -> int:
         for name in HTTP2_ENGINES:
             http2_engine(name)
     one_input = {"frames": fuzz_frames.one_input, "hpack": fuzz_hpack.one_input}[target]
-    atheris.Setup([sys.argv[0], *arguments], one_input)
+    atheris.Setup(arguments, one_input)
     atheris.Fuzz()
     return 0
 

@@ -21,7 +21,7 @@ from sidecar.http.relay.frames import (
     read_two_longs,
 )
 from sidecar.http.relay.send import Sending
-from sidecar.http.relay.streams import HEADED, MISPLACED, Cost, Past, Stream
+from sidecar.http.relay.streams import HEADED, MISPLACED, REMOTE_ENDED, Cost, Past, Stream
 from sidecar.http.session import ErrorCode
 
 
@@ -77,7 +77,7 @@ class Control(Sending):
             self._stream_window += smaller
             for number, stream in self._streams.items():
                 stream.in_window += smaller
-                if stream.owed * 2 >= self._stream_window:
+                if stream.owed * 2 >= self._stream_window and not stream.state & REMOTE_ENDED:
                     self._announce(number, stream)
 
     def _set_table(self, value: int) -> None:

@@ -126,13 +126,13 @@ class Sending(RelayCore):
             return
         self._give_back(flow)
         known = self._streams.get(stream)
-        if known is None or known.state & REMOTE_ENDED:
+        if known is None:
             return
         known.owed += flow
         if known.tiny and known.in_window + known.owed >= self._stream_window:  # nothing waits
             self._budgets.tiny_taken(known.tiny)
             known.tiny = 0
-        if known.owed * 2 >= self._stream_window:
+        if known.owed * 2 >= self._stream_window and not known.state & REMOTE_ENDED:
             self._announce(stream, known)
 
     def _give_back(self, flow: int) -> None:
