@@ -222,6 +222,8 @@ class Connection:
                     self._spoken.set()
                 session.receive(data)
                 self._driver.touched.add(session)
+                if self.acks_at_once and session.open_streams:  # the rest of an answer is awaited
+                    self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # the kernel forgets it
             if session.has_more:
                 self._driver.reactor.again(self._fd)
         except Exception:
@@ -233,15 +235,14 @@ class Connection:
 
     def _receive(self) -> bytes:
         """What the socket has now, up to a slice; b"" if nothing, or if that was all (`_peer_done`, `_broken`)."""
+        sock = self._sock
         try:
-            if self._is_tls:
-                data = self._sock.recv(RECORD_OCTETS)
-                if self._sock.pending():  # type: ignore[attr-defined]
-                    self._driver.reactor.again(self._fd)
+            if not self._is_tls:
+                data = sock.recv(SLICE_OCTETS)
             else:
-                data = self._sock.recv(SLICE_OCTETS)
-                if self.acks_at_once:  # the kernel forgets it, so each time
-                    self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                data = sock.recv(RECORD_OCTETS)
+                if len(data) == RECORD_OCTETS:  # a full record is a piece of something large
+                    return self._receive_more(data)
         except (BlockingIOError, ssl.SSLWantReadError):
             return b""
         except OSError as e:  # ssl.SSLError is one
@@ -250,6 +251,17 @@ class Connection:
         if not data:
             self._peer_done = True
         return data
+
+    def _receive_more(self, record: bytes) -> bytes:
+        """The records that follow a full one, up to a slice. What ends the connection shows at the next read."""
+        records = [record]
+        try:
+            while len(records) * RECORD_OCTETS < SLICE_OCTETS and len(record) == RECORD_OCTETS:
+                record = self._sock.recv(RECORD_OCTETS)
+                records.append(record)
+        except OSError:  # SSLWantReadError is one
+            pass
+        return b"".join(records)
 
     def _resume_reading(self) -> None:
         if not self._read_all.is_set():
@@ -268,27 +280,31 @@ class Connection:
                 if len(self._pending) > self._driver.limits.output_octets_max + CONTROL_OCTETS_MAX:
                     self._break(None)
             else:
-                sent = self._send(memoryview(data))
+                sent = self._send(data)
                 if sent < len(data):
                     self._pending += memoryview(data)[sent:]
                     self.sent_at = self._driver.now
                     self._start_writer()
             self.session.sent(len(self._pending))
-        if self._is_finished() and not self._over:
+        if self.session.closed and not self._pending and not self._over:
             self._over = True
             self._shut_down_writing()
             self._scope.cancel()  # the reader may be waiting for bytes that no longer matter
 
-    def _send(self, view: memoryview) -> int:
+    def _send(self, data: bytes | bytearray | memoryview) -> int:
+        """Octets taken. TLS takes one record at a time, a plain socket all that it will."""
         sent = 0
         try:
-            while sent < len(view):
-                sent += self._sock.send(view[sent:])
+            sent = self._sock.send(data)
+            if self._is_tls and sent < len(data):
+                with memoryview(data) as view:
+                    while sent < len(view):
+                        sent += self._sock.send(view[sent : sent + RECORD_OCTETS])
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             pass
         except OSError as e:
             self._break(e)
-            return len(view)
+            return len(data)
         return sent
 
     def _start_writer(self) -> None:

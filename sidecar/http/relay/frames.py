@@ -26,7 +26,10 @@ ENABLE_CONNECT_PROTOCOL = 0x8
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_OCTETS = 9
 FRAME_OCTETS_MAX = 16_384
-"""What we accept, and the most we send even if the peer would take more: fair to the other streams."""
+"""What we accept."""
+DATA_OCTETS_MAX = FRAME_OCTETS_MAX - HEAD_OCTETS
+"""The most we send in one DATA frame even if the peer would take more: fair to the other streams, and with its head
+exactly one TLS record, where nine octets more would need a record and a system call of their own."""
 WINDOW_DEFAULT = 65_535
 WINDOW_MAX = STREAM_ID_MAX = 2**31 - 1
 

@@ -11,6 +11,7 @@ from sidecar.http.relay.core import RelayCore
 from sidecar.http.relay.frames import (
     CONTINUATION,
     DATA,
+    DATA_OCTETS_MAX,
     END_HEADERS,
     END_STREAM,
     FRAME_OCTETS_MAX,
@@ -99,15 +100,17 @@ class Sending(RelayCore):
             return
         size = len(data)
         out = self._out
-        if size <= FRAME_OCTETS_MAX:
+        if size <= DATA_OCTETS_MAX:
             out.append(_pack_head(size >> 8, size & 0xFF, DATA, END_STREAM if end else 0, stream))
             out.append(data)
             self._budgets.data_frames_sent += 1
         else:
-            for start in range(0, size, FRAME_OCTETS_MAX):
-                last = end and start + FRAME_OCTETS_MAX >= size
-                piece = data[start : start + FRAME_OCTETS_MAX]
-                out.append(frames.frame(DATA, END_STREAM if last else 0, stream, piece))
+            for start in range(0, size, DATA_OCTETS_MAX):
+                piece = data[start : start + DATA_OCTETS_MAX]
+                last = end and start + DATA_OCTETS_MAX >= size
+                octets = len(piece)
+                out.append(_pack_head(octets >> 8, octets & 0xFF, DATA, END_STREAM if last else 0, stream))
+                out.append(piece)
                 self._budgets.data_frames_sent += 1
         self._queued += size
         self._out_window -= size

@@ -284,14 +284,14 @@ def test_a_head_that_does_not_fit_one_frame_goes_on_in_continuations() -> None:
 
 @pytest.mark.parametrize("end", [False, True])
 def test_a_body_larger_than_a_frame_is_cut_and_only_the_last_piece_ends(end: bool) -> None:
-    """16,384 octets at most, whatever the peer would take."""
+    """What fills one TLS record with its head, whatever the peer would take."""
     peer = Peer("relay")
     peer.send(SettingsFrame(0, settings={SettingsFrame.MAX_FRAME_SIZE: 1_000_000}), peer.head(1))
     peer.session.head(1, OK, False)
     peer.read()
     peer.session.data(1, b"x" * 40_000, end)
     pieces = [f for f in peer.read() if isinstance(f, DataFrame)]
-    assert [len(f.data) for f in pieces] == [16_384, 16_384, 7_232]
+    assert [len(f.data) for f in pieces] == [16_375, 16_375, 7_250]
     assert ["END_STREAM" in f.flags for f in pieces] == [False, False, end]
 
 
