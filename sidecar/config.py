@@ -108,9 +108,12 @@ class Limits:
     streams_total_max: int = 1_000_000
     """In the life of one connection; then it drains and another takes over (row A41)."""
     stream_window_octets: int = 65_535
-    connection_window_octets: int = 16_383_750
-    """Of all streams of a connection together. As large as all their windows, as it is, no number of slow readers
-    holds up the others (row R20); what is less saves memory and lets them."""
+    """What may wait for a slow reader."""
+    stream_window_octets_max: int = 262_144
+    """To which the window of a stream grows while its reader keeps up (relay engine only)."""
+    connection_window_octets: int = 20_971_520
+    """Of all streams of a connection together. As large as all their windows no number of slow readers holds up the
+    others (row R20); what it is larger than that is lent to the windows that grow. Less saves memory and lets them."""
     output_octets_max: int = 262_144
     """Bytes queued towards one socket before its senders are held back."""
     app_connections_max: int = 256

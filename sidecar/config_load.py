@@ -51,7 +51,8 @@ LIMITS: Mapping[str, tuple[int, int]] = {
     "window_updates_per_data_frame_max": (1, 1_000), "empty_frames_max": (0, 10_000),
     "tiny_data_frames_max": (100, 10_000_000), "informational_max": (0, 1_000),
     "streams_total_max": (1, 1_000_000_000),
-    "stream_window_octets": (1_024, 16_777_216), "connection_window_octets": (65_535, 268_435_456),
+    "stream_window_octets": (1_024, 16_777_216), "stream_window_octets_max": (1_024, 16_777_216),
+    "connection_window_octets": (65_535, 268_435_456),
     "output_octets_max": (16_384, 67_108_864), "app_connections_max": (1, 100_000),
     "waiting_exchanges_max": (1, 1_000_000), "subscriptions_max": (1, 100_000),
 }  # fmt: skip

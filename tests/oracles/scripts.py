@@ -14,10 +14,12 @@ from typing import Any, TypeAlias
 from sidecar.config import Limits
 from tests.oracles.wire import PeerFrame, Splitter
 
+_FIXED = replace(Limits(), stream_window_octets_max=1_000)
+"""Windows that grow are the relay's alone."""
 LIMITS = {
-    "default": Limits(),
+    "default": _FIXED,
     "narrow": replace(
-        Limits(),
+        _FIXED,
         stream_window_octets=1_000,
         connection_window_octets=65_535,
         header_list_octets_max=600,
@@ -27,7 +29,7 @@ LIMITS = {
         streams_per_connection_max=3,
     ),
     "poor": replace(
-        Limits(),
+        _FIXED,
         glitches_max=30,
         premature_resets_max=3,
         priority_frames_per_stream_max=2,

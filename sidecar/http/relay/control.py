@@ -77,7 +77,7 @@ class Control(Sending):
             self._stream_window += smaller
             for number, stream in self._streams.items():
                 stream.in_window += smaller
-                if stream.owed * 2 >= self._stream_window and not stream.state & REMOTE_ENDED:
+                if stream.owed * 2 >= self._stream_window + stream.grown and not stream.state & REMOTE_ENDED:
                     self._announce(number, stream)
 
     def _set_table(self, value: int) -> None:
@@ -136,6 +136,7 @@ class Control(Sending):
             if unprocessed is None:  # reset by what the sink before it did
                 continue
             self._blocked.pop(number, None)
+            self._growth += unprocessed.grown
             self._gone.add(number, Past.RESET_BY_US)
             self._out.append(frames.rst_stream(number, ErrorCode.CANCEL))
             unprocessed.sink.reset(ErrorCode.REFUSED_STREAM, True)
@@ -176,6 +177,7 @@ class Control(Sending):
             return
         code = read_long(payload)[0]
         self._blocked.pop(stream, None)
+        self._growth += known.grown
         self._gone.add(stream, Past.RESET_BY_PEER)
         known.sink.reset(code, code == ErrorCode.REFUSED_STREAM)
         self._close_if_drained()

@@ -63,6 +63,9 @@ class RelayCore:
         self._owed_max = self._in_window // 2
         self._stream_window = max(limits.stream_window_octets, WINDOW_DEFAULT)
         """With which a stream begins. A smaller one holds from the peer's acknowledgement on."""
+        self._growth_max = max(0, limits.stream_window_octets_max - self._stream_window)
+        self._growth = max(0, self._in_window - limits.streams_per_connection_max * self._stream_window)
+        """What of the connection's window is left to be lent to streams whose readers keep up."""
         self._pings = 0
         # Sent
         self._encoder = Encoder(table_octets_max=HPACK_TABLE_OCTETS)
@@ -111,6 +114,7 @@ class RelayCore:
         self._gone.add(fault.stream, Past.RESET_BY_US)
         if stream is not None:
             self._blocked.pop(fault.stream, None)
+            self._growth += stream.grown
             stream.sink.reset(fault.code, False)
             self._close_if_drained()
         self._budgets.reply_queued("A11")
@@ -154,6 +158,7 @@ class RelayCore:
     def _forget(self, number: int, stream: Stream) -> None:
         """It ended in order in both directions."""
         del self._streams[number]
+        self._growth += stream.grown
         if stream.tiny:
             self._budgets.tiny_taken(stream.tiny)
         if self._draining:

@@ -100,7 +100,7 @@ class Sending(RelayCore):
             return
         size = len(data)
         out = self._out
-        if size <= DATA_OCTETS_MAX:
+        if size <= FRAME_OCTETS_MAX:
             out.append(_pack_head(size >> 8, size & 0xFF, DATA, END_STREAM if end else 0, stream))
             out.append(data)
             self._budgets.data_frames_sent += 1
@@ -132,10 +132,11 @@ class Sending(RelayCore):
         if known is None:
             return
         known.owed += flow
-        if known.tiny and known.in_window + known.owed >= self._stream_window:  # nothing waits
+        window = self._stream_window + known.grown
+        if known.tiny and known.in_window + known.owed >= window:  # nothing waits
             self._budgets.tiny_taken(known.tiny)
             known.tiny = 0
-        if known.owed * 2 >= self._stream_window and not known.state & REMOTE_ENDED:
+        if known.owed * 2 >= window and not known.state & REMOTE_ENDED:
             self._announce(stream, known)
 
     def _give_back(self, flow: int) -> None:
@@ -147,14 +148,24 @@ class Sending(RelayCore):
             self._owed = 0
 
     def _announce(self, number: int, stream: Stream) -> None:
-        """Tell the peer of what one stream owes it."""
+        """Tell the peer of what one stream owes it. If nothing of the stream waits its reader keeps up, and its window
+        is doubled as long as there is something to lend: a slow reader holds a small window, a fast one is not held up
+        by it."""
+        window = self._stream_window + stream.grown
+        if stream.in_window + stream.owed >= window and self._growth:
+            more = min(window, self._growth_max - stream.grown, self._growth)
+            stream.grown += more
+            stream.owed += more
+            self._growth -= more
         self._out.append(window_update(number, stream.owed))
         stream.in_window += stream.owed
         stream.owed = 0
 
     def reset(self, stream: int, code: int) -> None:
-        if self._streams.pop(stream, None) is not None:
+        known = self._streams.pop(stream, None)
+        if known is not None:
             self._blocked.pop(stream, None)
+            self._growth += known.grown
             self._gone.add(stream, Past.RESET_BY_US)
             self._out.append(frames.rst_stream(stream, code))
             self._close_if_drained()

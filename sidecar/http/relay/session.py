@@ -218,7 +218,7 @@ class RelaySession(Control):
         if size < TINY_OCTETS:
             if not size:
                 self._empty()
-            elif stream.in_window + flow + stream.owed < self._stream_window:
+            elif stream.in_window + flow + stream.owed < self._stream_window + stream.grown:
                 stream.tiny += 1
                 self._budgets.tiny_data()
         if size and self._empty_run:

@@ -49,7 +49,7 @@ NO_SINK = NoSink()
 class Stream:
     """A stream that is not closed."""
 
-    __slots__ = ("in_window", "opened_at", "out_window", "owed", "reset_early", "sink", "state", "tiny")
+    __slots__ = ("grown", "in_window", "opened_at", "out_window", "owed", "reset_early", "sink", "state", "tiny")
 
     def __init__(self, sink: StreamSink, state: int, in_window: int, out_window: int, opened_at: float) -> None:
         self.sink = sink
@@ -60,6 +60,8 @@ class Stream:
         """Octets we may still send; below zero after the peer shrank it (RFC 9113 section 6.9.2)."""
         self.owed = 0
         """Octets given back by the sink that the peer has not been told of."""
+        self.grown = 0
+        """Octets lent to its window because its reader keeps up."""
         self.tiny = 0
         """Tiny DATA frames that wait for the sink (row A16)."""
         self.opened_at = opened_at

@@ -223,7 +223,7 @@ def test_a_flood_is_kept_for_the_metrics() -> None:
 
 def test_a_small_window_holds_only_from_the_acknowledgement_on() -> None:
     """RFC 9113 section 6.9.3: until it has read our SETTINGS the peer may believe in 65,535."""
-    limits = replace(LIMITS, stream_window_octets=1_024)
+    limits = replace(LIMITS, stream_window_octets=1_024, stream_window_octets_max=1_024)
     peer = Peer("relay", limits=limits)
     sink = post(peer, 1)
     sink._gives_back = False
@@ -242,7 +242,7 @@ def test_a_small_window_holds_only_from_the_acknowledgement_on() -> None:
 
 def test_what_was_owed_before_the_acknowledgement_is_not_forgotten() -> None:
     """With the small window half of it is owed at once; nobody else would say so."""
-    peer = Peer("relay", limits=replace(LIMITS, stream_window_octets=1_024))
+    peer = Peer("relay", limits=replace(LIMITS, stream_window_octets=1_024, stream_window_octets_max=1_024))
     post(peer, 1)
     peer.send(DataFrame(1, b"x" * 1_024))
     assert [f for f in peer.read() if isinstance(f, WindowUpdateFrame)] == []
@@ -253,13 +253,58 @@ def test_what_was_owed_before_the_acknowledgement_is_not_forgotten() -> None:
 
 def test_credit_goes_back_in_halves_of_a_window() -> None:
     """One WINDOW_UPDATE for many frames, and none for a stream that has ended."""
-    peer = Peer("relay")
+    peer = Peer("relay", limits=replace(LIMITS, stream_window_octets_max=65_535))
     post(peer, 1)
     peer.send(*(DataFrame(1, b"x" * 1_000) for _ in range(60)))
     updates = [f for f in peer.read() if isinstance(f, WindowUpdateFrame)]
     assert [(f.stream_id, f.window_increment) for f in updates] == [(1, 33_000)]
     peer.send(DataFrame(1, b"x" * 9_000, flags=["END_STREAM"]))
     assert [f for f in peer.read() if isinstance(f, WindowUpdateFrame)] == []
+
+
+def windows(peer: Peer, stream: int) -> list[int]:
+    """Increments for `stream`."""
+    return [f.window_increment for f in peer.read() if isinstance(f, WindowUpdateFrame) and f.stream_id == stream]
+
+
+def test_the_window_of_a_stream_whose_reader_keeps_up_is_doubled_up_to_its_maximum() -> None:
+    """Large bodies then need no round trip for each 32 KiB."""
+    peer = Peer("relay")
+    post(peer, 1)
+    increments = []
+    for _ in range(20):
+        peer.send(*(DataFrame(1, b"x" * 16_384) for _ in range(2)), DataFrame(1, b"x"))
+        increments += windows(peer, 1)
+    grown = sum(increments) - 20 * (2 * 16_384 + 1)
+    assert 0 < LIMITS.stream_window_octets + grown <= LIMITS.stream_window_octets_max
+    assert increments[0] > 65_535  # what was taken, and as much again as the window was
+
+
+def test_the_window_of_a_stream_whose_reader_lags_does_not_grow() -> None:
+    """It would hold more of what nobody takes."""
+    peer = Peer("relay")
+    sink = post(peer, 1)
+    sink._gives_back = False
+    peer.send(*(DataFrame(1, b"x" * 10_000) for _ in range(6)))
+    sink.give_back(33_000)
+    assert windows(peer, 1) == [33_000]
+
+
+def test_windows_grow_only_by_what_the_connection_has_left_and_give_it_back_at_their_end() -> None:
+    """R20: the windows of all streams together are never more than the connection's."""
+    limits = replace(LIMITS, streams_per_connection_max=4, connection_window_octets=4 * 65_535 + 100_000)
+    peer = Peer("relay", limits=limits)
+
+    def grow(stream: int) -> int:
+        peer.send(*(DataFrame(stream, b"x" * 11_000) for _ in range(3)))
+        return sum(windows(peer, stream)) - 33_000
+
+    post(peer, 1)
+    post(peer, 3)
+    assert (grow(1), grow(3)) == (65_535, 100_000 - 65_535)
+    peer.send(RstStreamFrame(1, ErrorCode.CANCEL))
+    post(peer, 5)
+    assert grow(5) == 65_535
 
 
 # Sending
