@@ -330,7 +330,8 @@ def _response_head(status: int, fields: Fields, limits: Limits) -> ResponseHead:
                 kept.append((b"content-length", b"%d" % value))
         elif value != length:
             raise UpstreamFailed("conflicting content-lengths", row="B35")
-    return ResponseHead(status=status, fields=kept, content_length=length, sent=[fields[0], *kept])
+    sent = Remembered([fields[0], *kept]) if type(fields) is Remembered else [fields[0], *kept]
+    return ResponseHead(status=status, fields=kept, content_length=length, sent=sent)
 
 
 def _response_names(names: Names, fault: Fault) -> int:

@@ -28,8 +28,8 @@ HEAD_OCTETS = 9
 FRAME_OCTETS_MAX = 16_384
 """What we accept."""
 DATA_OCTETS_MAX = FRAME_OCTETS_MAX - HEAD_OCTETS
-"""Of the pieces into which larger data is cut, even if the peer would take more: fair to the other streams, and with its
-head exactly one TLS record, where nine octets more would need a record and a system call of their own."""
+"""Of the pieces into which larger data is cut, even if the peer would take more: fair to the other streams, and with
+its head exactly one TLS record, where nine octets more would need a record and a system call of their own."""
 WINDOW_DEFAULT = 65_535
 WINDOW_MAX = STREAM_ID_MAX = 2**31 - 1
 

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Final
 
+from sidecar.http.fields import Remembered
 from sidecar.http.relay import huffman
 from sidecar.http.relay.hpack_table import (
     ENTRY_OVERHEAD_OCTETS,
@@ -44,6 +45,8 @@ VALUES_MAX: Final = 16
 """Values of one name that may be noticed."""
 SEEN_MAX: Final = 64
 """Fields remembered for having been sent once."""
+BLOCKS_MAX: Final = 32
+"""Sections remembered (`fields.Remembered`) that are not encoded again while the table stays as it is."""
 ENTRY_OCTETS_MAX: Final = 1_024
 """Of a field that may be noticed. It never takes more than half of the table either."""
 
@@ -106,7 +109,7 @@ _LITERAL_NAMES: dict[bytes, bytes] = {
 class Encoder:
     """The sending end of one connection's header compression."""
 
-    __slots__ = ("_announce", "_literal_names", "_noticed", "_ready", "_seen", "_table", "_table_octets_max")
+    __slots__ = ("_announce", "_blocks", "_literal_names", "_noticed", "_ready", "_seen", "_table", "_table_octets_max")
 
     def __init__(self, *, table_octets_max: int = TABLE_OCTETS_DEFAULT) -> None:
         """`table_octets_max`: the most the table may have, whatever the peer allows; 4,096 at most."""
@@ -117,6 +120,8 @@ class Encoder:
         self._ready: dict[Field, bytes] = _STATIC_READY
         """The encoding of every field the table has now. This and the next are replaced, never changed."""
         self._literal_names: dict[bytes, bytes] = _LITERAL_NAMES
+        self._blocks: dict[int, tuple[Remembered, bytes]] = {}
+        """What remembered sections were made into, by their id; holding them keeps the id theirs."""
         self._noticed: dict[bytes, int] = {}
         """How many values of a name were noticed."""
         self._seen: dict[Field, None] = {}
@@ -138,6 +143,10 @@ class Encoder:
         """A header block. Raises ValueError for CR, LF or NUL in a name or a value, before anything has changed."""
         if self._announce is not None:
             return self._thorough(fields)
+        if type(fields) is Remembered:
+            made = self._blocks.get(id(fields))
+            if made is not None and made[0] is fields:
+                return made[1]
         ready = self._ready
         literal_names = self._literal_names
         parts = []
@@ -160,7 +169,12 @@ class Encoder:
                 unchecked.append(value)
             parts.append(known)
         _check(b"".join(unchecked))
-        return b"".join(parts)
+        block = b"".join(parts)
+        if type(fields) is Remembered:
+            if len(self._blocks) >= BLOCKS_MAX:
+                self._blocks.clear()
+            self._blocks[id(fields)] = fields, block
+        return block
 
     def _thorough(self, fields: Sequence[Field]) -> bytes:
         """A block that changes something: the table, or what is remembered."""
@@ -223,6 +237,7 @@ class Encoder:
 
     def _list_ready(self) -> None:
         """The table has changed, and with it every index."""
+        self._blocks.clear()
         entries = self._table.fields[FIRST_DYNAMIC:]
         self._ready = {**_STATIC_READY, **dict(zip(entries, _INDEXED[FIRST_DYNAMIC:], strict=False))}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hpack
 import pytest
 
+from sidecar.http.fields import Remembered
 from sidecar.http.relay import hpack_encode
 from sidecar.http.relay.hpack_decode import Decoder
-from sidecar.http.relay.hpack_encode import Encoder
+from sidecar.http.relay.hpack_encode import BLOCKS_MAX, Encoder
 from sidecar.http.relay.hpack_table import SECRETS, STATIC, VOLATILE, NeverIndexed
 from sidecar.http.session import Field, Fields
 
@@ -232,3 +234,41 @@ def test_a_flood_of_names_and_values_changes_the_table_a_bounded_number_of_times
     assert len(encoder._literal_names) <= len(VOLATILE | SECRETS) + hpack_encode.NAMES_MAX
     assert len(encoder._ready) <= len(STATIC) + 128
     assert insertions(encoder, [*heads, *heads]) <= hpack_encode.NAMES_MAX * hpack_encode.VALUES_MAX
+
+
+def test_a_remembered_section_is_encoded_once_while_the_table_stays_as_it_is() -> None:
+    """The very same list gives the very same block; one that is only equal is encoded for itself."""
+    encoder, reader = Encoder(), hpack.Decoder()
+    section = Remembered([(b":status", b"200"), (b"date", b"today"), (b"server", b"x")])
+
+    def decoded(block: bytes) -> list[tuple[bytes, bytes]]:
+        return [(bytes(name), bytes(value)) for name, value in reader.decode(block, raw=True)]
+
+    for _ in range(3):  # noticed, put into the table, referred to
+        assert decoded(encoder.encode(section)) == section
+    first = encoder.encode(section)
+    assert encoder.encode(section) is first
+    assert decoded(first) == section
+    other = Remembered(section)
+    assert encoder.encode(other) == first
+    assert encoder.encode(other) is not first
+
+
+def test_a_remembered_section_is_encoded_anew_when_the_table_has_changed() -> None:
+    """Every index has moved."""
+    encoder, reader = Encoder(), hpack.Decoder()
+    section = Remembered([(b":status", b"200"), (b"server", b"x")])
+    for number in range(8):
+        for fields in (section, [(b":status", b"200"), (b"x-name-%d" % (number // 2), b"v")]):
+            decoded = [(bytes(n), bytes(v)) for n, v in reader.decode(encoder.encode(fields), raw=True)]
+            assert decoded == fields
+
+
+def test_remembered_sections_that_come_and_go_cost_bounded_memory() -> None:
+    """A flood of different ones clears the memory; nothing that is held is mistaken for another."""
+    encoder, reader = Encoder(), hpack.Decoder()
+    for number in range(1_000):
+        section = Remembered([(b":status", b"200"), (b"date", b"%d" % number)])
+        decoded = [(bytes(n), bytes(v)) for n, v in reader.decode(encoder.encode(section), raw=True)]
+        assert decoded == section
+        assert len(encoder._blocks) <= BLOCKS_MAX
