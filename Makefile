@@ -23,10 +23,10 @@ PYTEST := $(PY) -m pytest
 COVERAGE := $(PY) -m coverage
 TEST_JOBS ?= 2
 
-.PHONY: help demo test bench conformance fuzz lint types lock protos format clean venv setup
+.PHONY: help demo test test-reference bench conformance fuzz lint types lock protos format clean venv setup
 
 help:  ## this text
-	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 13
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' Makefile | expand -t 13
 
 demo: $(RUNTIME)  ## set everything up and run a small mesh with real services; Ctrl-C ends it
 	@$(VENV)/bin/hauberk demo $(DEMO_ARGS)
@@ -39,6 +39,9 @@ test: $(DEV)  ## set everything up and run all tests: the fast ones in parallel,
 	@$(PYTEST) -m slow --cov --cov-append --cov-report=
 	@echo '==> coverage'
 	@$(COVERAGE) report
+
+test-reference: $(DEV)  ## the tests of whole meshes once more, with the reference engine
+	@$(PYTEST) -n $(TEST_JOBS) -m 'not slow and not conformance' --http2-engine reference tests/e2e tests/interop tests/faults
 
 bench: $(DEV) $(BENCH)  ## paired runs against Envoy, as ratios; ROUNDS=5 SCENARIO='1 4' ENGINE=relay QUICK=1 BENCH_ARGS=...
 	@$(PY) -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(foreach number,$(SCENARIO),--scenario $(number)) \

@@ -12,6 +12,9 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
+from sidecar.config import Config
+from sidecar.http.engines import HTTP2_ENGINES
+
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 PROFILE = "ci" if IN_CI else "dev"
 
@@ -19,6 +22,21 @@ PROFILE = "ci" if IN_CI else "dev"
 hypothesis.settings.register_profile("dev", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True, database=None)
 hypothesis.settings.load_profile(PROFILE)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--http2-engine", help="Use this HTTP/2 engine wherever a test names none, in place of the default."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    engine = config.getoption("--http2-engine")
+    if engine:  # the meshes of tests/e2e, which are processes, are told by their configuration
+        defaults = Config.__init__.__kwdefaults__
+        assert engine in HTTP2_ENGINES
+        assert defaults is not None
+        defaults["http2_engine"] = engine
 
 
 def pytest_report_header() -> str:

@@ -202,12 +202,12 @@ class Demo:
                     thread.join()
 
 
-def demo(*, check: bool, keep_dir: bool) -> int:
+def demo(*, check: bool, keep_dir: bool, http2_engine: str) -> int:
     """Exit code: 0, or 1 if something was not as promised. Ctrl-C leaves nothing behind."""
     console = Console(highlight=False)
     interrupts = Interrupts()
     whole = False
-    with DemoMesh(interrupts, keep_dir=keep_dir) as mesh:
+    with DemoMesh(interrupts, keep_dir=keep_dir, http2_engine=http2_engine) as mesh:
         try:
             with interrupts.allowed():
                 whole = _play(mesh, console, check=check)

@@ -38,10 +38,11 @@ POLL_S = 0.05
 class DemoMesh:
     """A context manager: nothing of it is left behind, however it ends."""
 
-    def __init__(self, interrupts: Interrupts, *, keep_dir: bool) -> None:
+    def __init__(self, interrupts: Interrupts, *, keep_dir: bool, http2_engine: str) -> None:
         """To be entered before an interrupt may strike."""
         self._interrupts = interrupts
         self._keep_dir = keep_dir
+        self._http2_engine = http2_engine
         self._stack = ExitStack()
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
         self.directory = Path(tempfile.mkdtemp(prefix="hauberk-demo-"))
@@ -122,6 +123,7 @@ class DemoMesh:
             "outbound": {"listen": f"127.0.0.1:{0 if protocol else port}", "ports": named},
             "admin": f"127.0.0.1:{self.ports[f'{name}_admin']}",
             "health": "127.0.0.1:0",
+            "http2_engine": self._http2_engine,
             "timeouts": {"drain_s": 5},
         }
         path = self.directory / f"{name}.yaml"

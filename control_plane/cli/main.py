@@ -97,7 +97,14 @@ def cli() -> None:
 )
 @click.option("--check", is_flag=True, help="Print what was seen as a table and exit 0 only if all of it was so.")
 @click.option("--keep-dir", is_flag=True, help="Leave the demo's directory (state, logs) behind and say where it is.")
-def demo(*, check: bool, keep_dir: bool) -> int:
+@click.option(
+    "--http2-engine",
+    type=click.Choice(["relay", "reference"]),
+    default="relay",
+    show_default=True,
+    help="Which HTTP/2 implementation the sidecars use.",
+)
+def demo(*, check: bool, keep_dir: bool, http2_engine: str) -> int:
     """Run a small mesh with three real services, on this machine and without root.
 
     Shows an allowed call, a denied one, a policy change, an upload, and a certificate rotation under load; then stays
@@ -105,7 +112,7 @@ def demo(*, check: bool, keep_dir: bool) -> int:
     """
     from control_plane.cli.demo import demo as play
 
-    return play(check=check, keep_dir=keep_dir)
+    return play(check=check, keep_dir=keep_dir, http2_engine=http2_engine)
 
 
 for _verb in (demo, control_plane, token, run, sidecar, apply, get, delete, explain, status):

@@ -33,6 +33,7 @@ from google.protobuf.message import Message
 
 from control_plane.cli.client import Client
 from protos.hauberk.v1 import admin_pb2
+from sidecar.config import Config
 from tests.e2e.clients import outcome
 
 M = TypeVar("M", bound=Message)
@@ -365,6 +366,7 @@ class Mesh:
             "admin": f"127.0.0.1:{ports['admin']}",
             "health": "off",
             "timeouts": {"drain_s": 5},
+            "http2_engine": Config(service=service).http2_engine,
             **more,
         }
         path = self.directory / f"{name}.yaml"

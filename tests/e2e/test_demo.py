@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.http.engines import HTTP2_ENGINES
 from tests.e2e.harness import HAUBERK, Process, end_marked, environment, eventually, marked
 
 CHECK_S = 90.0
@@ -57,9 +58,10 @@ def stage() -> Iterator[Stage]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(CHECK_S + 60)
-def test_the_demo_checks_itself_within_90_seconds_and_leaves_nothing(stage: Stage) -> None:
-    """Exit code 0 and a table in which everything was as promised."""
-    demo = stage.start("--check")
+@pytest.mark.parametrize("engine", HTTP2_ENGINES)
+def test_the_demo_checks_itself_within_90_seconds_and_leaves_nothing(stage: Stage, engine: str) -> None:
+    """Exit code 0 and a table in which everything was as promised, with either engine."""
+    demo = stage.start("--check", "--http2-engine", engine)
     assert demo.wait(CHECK_S) == 0, demo.log
     assert "as promised" in demo.log
     assert "NOT SO" not in demo.log
