@@ -26,7 +26,7 @@ TEST_JOBS ?= 2
 .PHONY: help demo test test-reference bench conformance fuzz lint types lock protos format clean venv setup
 
 help:  ## this text
-	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' Makefile | expand -t 13
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' Makefile | expand -t 16
 
 demo: $(RUNTIME)  ## set everything up and run a small mesh with real services; Ctrl-C ends it
 	@$(VENV)/bin/hauberk demo $(DEMO_ARGS)
@@ -111,8 +111,8 @@ lock: $(DEV)  ## compile requirements.lock and requirements-dev.lock from pyproj
 protos: $(DEV)  ## generate the Python code beside the .proto files
 	@$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. protos/hauberk/v1/*.proto
 
-clean:  ## remove the venv, caches and build products
-	rm -rf $(VENV) $(BENCH_VENV) build dist *.egg-info .coverage .coverage.* htmlcov \
+clean:  ## remove the venvs, installed tools, caches and build products
+	rm -rf $(VENV) $(BENCH_VENV) .venv-bench-python .venv-fuzz .tools build dist *.egg-info .coverage .coverage.* htmlcov \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find benchmarks certs control_plane deploy protos sidecar tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
