@@ -90,7 +90,7 @@ class Value:
             self.refuse(f"must be one of {options}, but is {self._kind()}")
         word = str(self._node.value)
         if word not in known:
-            self.refuse(f"{_shown(word)} is not one of {options}", _meant(word, known))
+            self.refuse(f"{_shown(word)} is not one of {options}", _close(word, known))
         if known[word]:
             self.refuse(known[word], f"write one of {options}")
         return word
@@ -246,8 +246,12 @@ def _plain(text: str) -> str:
 
 
 def _meant(word: str, known: Sequence[str] | Mapping[str, str]) -> str:
+    return _close(word, known) or f"known: {', '.join(known)}"
+
+
+def _close(word: str, known: Sequence[str] | Mapping[str, str]) -> str:
     close = difflib.get_close_matches(word[:60], list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 class _StrictLoader(yaml.SafeLoader):

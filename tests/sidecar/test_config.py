@@ -168,6 +168,7 @@ def test_plain_data_is_read_like_yaml() -> None:
         (f"admin: 'unix:/{'a' * 107}'", "is not a socket's path"),
         # choices
         ("http2_engine: fast", "'fast' is not one of relay | reference"),
+        ("http2_engine: rely", "'rely' is not one of relay | reference; did you mean 'relay'?"),
         ("access_log: offf", "'offf' is not one of all | denied | off; did you mean 'off'?"),
         ("inbound: [{port: 1, app: '127.0.0.1:1', protocol: tcp}]", "inbound[0].protocol: tcp is not yet available"),
         ("inbound: [{port: 1, app: '127.0.0.1:1', protocol: http}]", "did you mean 'http"),
@@ -193,6 +194,11 @@ def test_what_is_wrong_is_refused_with_its_place_and_a_way_out(line: str, says: 
     assert re.match(r"mesh\.yaml(:\d+:\d+)?: ", message)
     assert message.isprintable()
     assert message.isascii()
+
+
+def test_what_can_be_chosen_is_said_once() -> None:
+    """A word that resembles none of them gets no hint: the message has all there are."""
+    assert refusal("service: a\nhttp2_engine: fast\n").endswith("'fast' is not one of relay | reference")
 
 
 @pytest.mark.parametrize("app", ["10.0.0.7:8080", "0.0.0.0:8080", "[::]:8080", "[2001:db8::1]:8080"])
