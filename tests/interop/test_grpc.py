@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,15 +67,18 @@ def test_bidirectional_streaming_is_a_conversation(greeter: Greeter) -> None:
     """Each message is sent only after the answer to the one before: nothing on the way waits for more."""
     answers: Iterator[bytes] = iter(())
     heard: list[bytes] = []
+    may_listen = threading.Event()
 
     def talk() -> Iterator[bytes]:
         yield b"0"
+        may_listen.wait(20)
         for number in range(1, 50):
             heard.append(next(answers))
             yield b"%d" % number
 
     # grpcio takes from `talk` on a thread of its own, so `next(answers)` there and the list here do not meet.
     answers = greeter.chat(talk(), timeout=30)
+    may_listen.set()
     eventually(lambda: len(heard) == 49, 20, "every message came back before the next was sent")
     assert [*heard, *answers] == [b"%d" % number for number in range(50)]
 
