@@ -212,7 +212,7 @@ class Connection:
             self._unwatch()
             return
         try:
-            if session.has_more:
+            if session.has_more and not session.closed:
                 session.receive(b"")
                 self._driver.touched.add(session)
             elif data := self._receive():
@@ -224,7 +224,7 @@ class Connection:
                 self._driver.touched.add(session)
                 if self.acks_at_once and session.open_streams:  # the rest of an answer is awaited
                     self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # the kernel forgets it
-            if session.has_more:
+            if session.has_more and not session.closed:
                 self._driver.reactor.again(self._fd)
         except Exception:
             log.exception("unexpected error on a connection")

@@ -482,3 +482,26 @@ async def test_the_driver_counts_connections_by_kind_as_they_begin_and_end() -> 
         await settled(lambda: not driver.connections)
         assert counts == [("app_client", 1), ("app_client", -1)]
         nursery.cancel_scope.cancel()
+
+
+@trio_test
+async def test_a_session_that_ended_with_more_to_run_is_not_run_any_more() -> None:
+    """While its last words wait for a peer that does not read, the loop must not spin."""
+    async with running(small_buffers=True) as one:
+        one.session.has_more = True
+        one.say(b"x" * 3_000_000)
+        one.peer.send(b"y")
+        await settled(lambda: one.session.received == b"y" or one.connection.unsent)
+        one.session.closed = True
+        one.session.received.clear()
+        rounds = 0
+
+        def count() -> None:
+            nonlocal rounds
+            rounds += 1
+
+        one.driver.reactor._before = count
+        one.peer.send(b"z")
+        for _ in range(50):
+            await trio.lowlevel.checkpoint()
+        assert rounds < 10
