@@ -17,7 +17,7 @@ LINE_CHARACTERS_MAX = 160
 _LINK = re.compile(r"\[[^]]+\]\(([^)]+)\)")
 _PATH = re.compile(r"(?:certs|control_plane|sidecar|protos|deploy|tests|docs)/[\w./-]*")
 _OF_COMMAND = re.compile(r"(?:^|[\s`|])hauberk +((?:[a-z][a-z-]*\b *)+)")
-_OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
+_OPTION = re.compile(r"(?<!\S)--[a-z][a-z0-9-]*")
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
