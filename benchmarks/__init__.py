@@ -23,6 +23,12 @@ Read it in this order:
     apps.py          the services behind sidecar B
     load.py          h2load: its command, its output, its log of requests
     account.py       CPU time and memory of a process, by the kernel's own accounting
+    interpreter.py   which CPython runs our side
     tools.py         which programs are needed, and how to install them
     profile.py       one side only, under py-spy or perf
+
+By themselves, and not part of `make bench`:
+
+    straight_line.py  what a request costs between two engines: no socket, no TLS
+    rapid_reset.py    what an honest client notices of a rapid-reset attacker
 """

@@ -11,15 +11,16 @@
     runtime         what both share: the snapshot in force, the exchanges that are open
     data_plane      all of the above wired to sockets, without knowing where policy comes from
 
-    http/           sans-IO protocol sessions behind one interface; what may cross; canonical paths
+    http/           sans-IO protocol sessions behind one interface; two HTTP/2 engines; what may cross; canonical paths
     rules/          decisions: pure functions of a frozen Snapshot
-    net/            sockets: listeners, TLS, the pump, pools
+    net/            sockets: listeners, TLS, the reactor, the pump, pools
     identity/       joining, the current certificate, its renewal
     control/        gRPC to the control plane: watch, apply, acknowledge
     telemetry/      metrics, access log, trace, the process's own log
 
     admin           /ready /live /metrics /config /status
     observe         what is told of an exchange when it ended
+    listening       whether the app can be reached past its sidecar, as the kernel tells it
     supervise       `hauberk run`: the sidecar first, then the app (`child`), and out in order
     errors          what can go wrong with a request, and what each side is told
 

@@ -9,8 +9,11 @@ Read in this order:
 * `body_length`  whether a body is as long as its head said
 * `authority`    `host[:port]`, read once, in one spelling
 * `paths`        one canonical path: matched, routed and forwarded
+* `tunnel`       CONNECT, by which an app names a service of the mesh
 * `budgets`      how much of what is worth nothing an HTTP/2 connection may send
-* `reference`    HTTP/2 on the `h2` package; it stands on
+* `engines`      the two HTTP/2 engines by their names in the configuration; nothing else knows which there are
+* `relay`        the default one, our own: a package with a map of its own
+* `reference`    HTTP/2 on the `h2` package, the oracle of the other; it stands on
     * `reference_core`  what is said, and how a connection ends
     * `gate`            bytes into frames; what a frame's kind alone tells against it
     * `h2_connection`   `h2` as it is wanted here

@@ -7,6 +7,7 @@
     hpack_table    the static and the dynamic table
     hpack_decode   header block -> fields
     hpack_encode   fields -> header block
+    errors         what a header block can do wrong
     core           what both directions share: the streams, what waits to be sent, the end
     send           calls -> frames -> bytes
     control        the frames that carry no part of a message
