@@ -15,6 +15,10 @@ import pytest
 from sidecar.config import Config
 from sidecar.http.engines import HTTP2_ENGINES
 
+# gRPC's own handlers around fork(2) abort the child now and then when its threads are busy, and tests that start
+# programs share their process with tests that use gRPC. (The sidecar, which forks the app, has no gRPC in it.)
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 PROFILE = "ci" if IN_CI else "dev"
 

@@ -197,7 +197,7 @@ class Side:
     def check_bounds(self) -> None:
         """One slow body: a window (HTTP/1.1: its bound, and a slice more) in the exchange, the output limit below."""
         limits = self.config.limits
-        assert self.held <= limits.stream_window_octets + 65_536
+        assert self.held <= limits.stream_window_octets_max + 65_536
         assert self.pending_max <= limits.output_octets_max + 65_536
 
 
