@@ -31,12 +31,12 @@ help:  ## this text
 demo: $(RUNTIME)  ## set everything up and run a small mesh with real services; Ctrl-C ends it
 	@$(VENV)/bin/hauberk demo $(DEMO_ARGS)
 
-test: $(DEV)  ## set everything up and run all tests: the fast ones in parallel, then the slow ones one by one
+test: $(DEV)  ## set everything up and run all tests: the fast ones, then the slow ones
 	@$(COVERAGE) erase
 	@echo '==> tests'
 	@$(PYTEST) -n $(TEST_JOBS) -m 'not slow and not conformance' --cov --cov-report=
 	@echo '==> slow tests'
-	@$(PYTEST) -m slow --cov --cov-append --cov-report=
+	@$(PYTEST) -n $(TEST_JOBS) -m slow --cov --cov-append --cov-report=
 	@echo '==> coverage'
 	@$(COVERAGE) report
 
