@@ -41,7 +41,7 @@ test: $(DEV)  ## set everything up and run all tests: the fast ones, then the sl
 	@$(COVERAGE) report
 
 test-reference: $(DEV)  ## the tests of whole meshes once more, with the reference engine
-	@$(PYTEST) -n $(TEST_JOBS) -m 'not slow and not conformance' --http2-engine reference tests/e2e tests/interop tests/faults
+	@$(PYTEST) -n $(TEST_JOBS) -m 'not slow and not conformance' --http2-engine reference tests/e2e tests/interop
 
 bench: $(DEV) $(BENCH)  ## paired runs against Envoy, as ratios; ROUNDS=5 SCENARIO='1 4' ENGINE=relay QUICK=1 BENCH_ARGS=...
 	@$(PY) -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(foreach number,$(SCENARIO),--scenario $(number)) \
