@@ -63,11 +63,11 @@ class Reactor:
             self._epoll.unregister(fd)
 
     def again(self, fd: int) -> None:
-        """Call its callback in the next round, whatever the kernel says."""
+        """Call its callback in the next round, whatever the kernel says. Harmless when `run` is over."""
         callback = self._callbacks.get(fd)
         if callback is not None:
             self._again[fd] = callback
-            if not self._in_round:
+            if not self._in_round and not self._epoll.closed:  # closed with it, the alarm's number may be another's
                 os.eventfd_write(self._alarm, 1)
 
     async def run(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -200,3 +201,21 @@ async def test_after_its_end_adding_and_removing_does_nothing() -> None:
     ours.close()
     peer.close()
     assert rounds.all == []
+
+
+@trio_test
+async def test_a_wake_up_after_the_end_writes_into_nobody_elses_file() -> None:
+    """The alarm's number is free for others then, and connections that end wake up each other."""
+    rounds = Rounds()
+    ours, peer = socket_pair()
+    async with reacting(rounds) as reactor:
+        reactor.add(ours.fileno(), reader(ours, rounds, "ours"))
+        await trio.testing.wait_all_tasks_blocked()
+    others = [os.memfd_create("other") for _ in range(4)]  # the lowest free numbers, the alarm's among them
+    reactor.again(ours.fileno())
+    written = [os.fstat(other).st_size for other in others]
+    for other in others:
+        os.close(other)
+    ours.close()
+    peer.close()
+    assert written == [0, 0, 0, 0]
