@@ -47,6 +47,8 @@ SEEN_MAX: Final = 64
 """Fields remembered for having been sent once."""
 BLOCKS_MAX: Final = 32
 """Sections remembered (`fields.Remembered`) that are not encoded again while the table stays as it is."""
+BLOCK_OCTETS_MAX: Final = 1_024
+"""Of a block that is remembered: a section received in few octets may need many (it is another table there)."""
 ENTRY_OCTETS_MAX: Final = 1_024
 """Of a field that may be noticed. It never takes more than half of the table either."""
 
@@ -170,7 +172,7 @@ class Encoder:
             parts.append(known)
         _check(b"".join(unchecked))
         block = b"".join(parts)
-        if type(fields) is Remembered:
+        if type(fields) is Remembered and len(block) <= BLOCK_OCTETS_MAX:
             if len(self._blocks) >= BLOCKS_MAX:
                 self._blocks.clear()
             self._blocks[id(fields)] = fields, block

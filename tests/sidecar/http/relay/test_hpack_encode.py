@@ -272,3 +272,12 @@ def test_remembered_sections_that_come_and_go_cost_bounded_memory() -> None:
         decoded = [(bytes(n), bytes(v)) for n, v in reader.decode(encoder.encode(section), raw=True)]
         assert decoded == section
         assert len(encoder._blocks) <= BLOCKS_MAX
+
+
+def test_a21_a_section_that_was_small_and_is_large_here_is_not_remembered() -> None:
+    """A few references into a full table, of a peer's choosing, must not pin their text on every other connection."""
+    encoder = Encoder()
+    section = Remembered([(b":status", b"200"), *[(b"date", b"x" * hpack_encode.BLOCK_OCTETS_MAX)] * 10])
+    assert encoder.encode(section) == encoder.encode(section)
+    assert not encoder._blocks
+    assert encoder.encode(small := Remembered([(b":status", b"200")])) is encoder.encode(small)
