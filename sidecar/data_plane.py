@@ -113,6 +113,8 @@ class DataPlane:
             now = self._driver.tick()
             self._runtime.sweep(now)
             self._outbound.sweep(now)
+            for pool in self._apps.values():
+                pool.freed()
             for connection in self._driver.connections:
                 self._sweep_connection(connection, now)
             self._driver.flush()

@@ -147,6 +147,8 @@ class Outbound:
                     call.fail(NoEndpoint(f"the control plane did not say where {name} is"))
             if not waiting:
                 self._lookups.pop(name, None)
+        for pool in list(self._pools.values()):
+            pool.freed()
         self.runtime.driver.flush()
 
     def pool(self, target: _Target) -> Pool:

@@ -17,7 +17,7 @@ from sidecar.http.budgets import Budgets
 from sidecar.http.gate import SETTINGS, STREAM_ID_MAX, FrameGate, frame_octets, goaway_octets
 from sidecar.http.h2_connection import NO_SINK, Connection, OpenStream, header_tuples, make_connection
 from sidecar.http.headers import check_outgoing
-from sidecar.http.session import ErrorCode, Fields, ServerHandler, StreamSink
+from sidecar.http.session import HEADS_OCTETS_MAX, ErrorCode, Fields, ServerHandler, StreamSink
 
 DRAIN_PING = b"hbkdrain"
 KEEP_ALIVE_PING = b"hbkalive"
@@ -45,6 +45,8 @@ class ReferenceCore:
         self._gate = FrameGate(limits, self._budgets, clock, expects_preface=handler is not None)
         self._out = bytearray()
         self._queued = 0
+        self._heads = 0
+        """Octets of requests' heads that were not taken."""
         self._unsent = 0
         self._draining = False
         self._last_accepted = STREAM_ID_MAX
@@ -70,7 +72,7 @@ class ReferenceCore:
 
     def take(self) -> bytes:
         self._out += self._conn.data_to_send()
-        self._queued = 0
+        self._queued = self._heads = 0
         out = bytes(self._out)
         self._out.clear()
         self._unsent += len(out)
@@ -100,6 +102,8 @@ class ReferenceCore:
     def can_open(self) -> bool:
         if self.closed or self._draining:
             return False
+        if self._heads + self._queued + self._unsent > self._limits.output_octets_max + HEADS_OCTETS_MAX:
+            return False
         limit = min(self._conn.remote_settings.max_concurrent_streams, self._limits.streams_per_connection_max)
         return len(self._streams) < limit
 
@@ -116,6 +120,7 @@ class ReferenceCore:
         stream = self._conn.get_next_available_stream_id()
         check_outgoing(fields)
         self._conn.send_headers(stream, header_tuples(fields), end)
+        self._heads += sum(len(name) + len(value) for name, value in fields)
         state = OpenStream(sink, self._clock())
         state.sent_end = end
         self._streams[stream] = state

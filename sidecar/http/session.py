@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 Field: TypeAlias = tuple[bytes, bytes]
 Fields: TypeAlias = list[Field]
 
+HEADS_OCTETS_MAX = 524_288
+"""Beyond the output limit, heads that wait for an HTTP/2 peer to read: no stream is opened while there are more. One
+caller's would else fill what the connection may hold at all, which then ends for every caller (row A14)."""
+
 
 class ErrorCode:
     """HTTP/2 error codes (RFC 9113 section 7); HTTP/1.1 sessions translate them to closing the connection."""
@@ -141,7 +145,7 @@ class Session(Protocol):
 
     @property
     def can_open(self) -> bool:
-        """Clients: may `request` be called now? (the peer's stream limit, GOAWAY, our own drain)"""
+        """Clients: may `request` be called now? (the peer's stream limit, GOAWAY, our own drain, HEADS_OCTETS_MAX)"""
 
     @property
     def open_streams(self) -> int:

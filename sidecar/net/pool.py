@@ -114,7 +114,8 @@ class Pool:
         self._fail_all(ConnectFailed(f"{self.name} is gone"))
 
     def freed(self, session: Session | None = None) -> None:
-        """A stream ended (of `session`, if it came so far): somebody may have waited for its place."""
+        """A stream ended (of `session`, if it came so far): somebody may have waited for its place. Called now and
+        then, too: nobody tells when a peer has read what kept its connection from taking more (`HEADS_OCTETS_MAX`)."""
         if session is not None and not session.closed:
             self._hopeful[session] = None
         if self._waiting:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.http.session import ErrorCode, Fields, Session
+from sidecar.config import Limits
+from sidecar.http.engines import HTTP2_ENGINES, http2_session
+from sidecar.http.session import HEADS_OCTETS_MAX, ErrorCode, Fields, Session
 from tests.contract.sessions import (
     ENGINES,
     GET,
@@ -271,6 +273,28 @@ def test_giving_credit_back_resumes_reading(engine: Engine) -> None:
     server.give_back()
     assert wire.server.wants_read
     assert resumed == ([True] if stopped else [])
+
+
+@pytest.mark.parametrize("http2", HTTP2_ENGINES)
+def test_a14_no_stream_is_opened_while_too_many_heads_wait_to_be_read(http2: str) -> None:
+    """A connection that many share must not end because one of them has heads queued on it: its caller waits."""
+    session = http2_session(http2, None, Limits(header_list_octets_max=65_536, output_octets_max=16_384), lambda: 0.0)
+    bound = 16_384 + HEADS_OCTETS_MAX
+    session.receive(b"\0\0\0\x04\0\0\0\0\0")
+    session.take()
+    session.sent(0)
+    large = [*GET, (b"etag", b"x" * 60_000)]
+    opened = 0
+    while session.can_open:
+        session.request(large, True, StrictSink(is_client=True))
+        opened += 1
+        assert opened <= bound // 60_000 + 1
+    out = session.take()
+    assert len(out) < bound + 80_000  # one engine counts before compression
+    session.sent(bound + 1)
+    assert not session.can_open
+    session.sent(bound)
+    assert session.can_open
 
 
 @every_engine

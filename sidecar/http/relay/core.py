@@ -13,7 +13,7 @@ from sidecar.http.relay.frames import STREAM_ID_MAX, WINDOW_DEFAULT
 from sidecar.http.relay.hpack_decode import Decoder
 from sidecar.http.relay.hpack_encode import Encoder
 from sidecar.http.relay.streams import LOCAL_ENDED, NO_SINK, Gone, Past, Stream
-from sidecar.http.session import ErrorCode, ServerHandler
+from sidecar.http.session import HEADS_OCTETS_MAX, ErrorCode, ServerHandler
 
 DRAIN_PING = b"hbkdrain"
 KEEP_ALIVE_PING = b"hbkalive"
@@ -77,6 +77,8 @@ class RelayCore:
         self._out: list[bytes] = []
         self._queued = 0
         """Octets of DATA in `_out`."""
+        self._heads = 0
+        """Octets of requests' heads in `_out`."""
         self._unsent = 0
         self._draining = False
         self._greet()
@@ -219,6 +221,7 @@ class RelayCore:
             and not self.closed
             and len(self._streams) < self._peer_streams_max
             and len(self._streams) < self._limits.streams_per_connection_max
+            and self._heads + self._queued + self._unsent <= self._limits.output_octets_max + HEADS_OCTETS_MAX
         )
 
     @property

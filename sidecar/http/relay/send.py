@@ -40,6 +40,7 @@ class Sending(RelayCore):
         state = LOCAL_ENDED if end else TUNNEL if _CONNECT in fields[:5] else 0
         self._streams[number] = Stream(sink, state, self._stream_window, self._peer_stream_window, self._clock())
         self._send_block(number, block, END_STREAM if end else 0)
+        self._heads += len(block)
         budgets = self._budgets
         budgets.streams_opened += 1
         if budgets.streams_opened >= self._limits.streams_total_max or number > STREAM_ID_MAX - 3:
@@ -178,7 +179,7 @@ class Sending(RelayCore):
             return b""
         data = b"".join(out)
         out.clear()
-        self._queued = 0
+        self._queued = self._heads = 0
         self._unsent += len(data)
         return data
 
