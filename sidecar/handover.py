@@ -3,7 +3,7 @@
 `hauberk` reads arguments (click) and the configuration (PyYAML), both of no use afterwards, and Python gives no memory
 back for a module once imported. So with the configuration read and checked, the process executes itself anew
 (execve(2): same pid, same standard streams, same environment) as `python -m sidecar`, and finds the configuration in
-a memory file (memfd_create(2)) that no other process can open.
+a memory file (memfd_create(2)), which has no name and is closed before the app starts.
 
 The environment has only what the user set: the configuration holds no secret, and is not in the arguments either,
 where it would be long to look at. `-P` keeps the working directory off the import path, as it is for `hauberk`.

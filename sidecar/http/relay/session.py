@@ -205,7 +205,7 @@ class RelaySession(Control):
             self._misplaced(DATA, number, stream)
             return
         stream.in_window -= flow
-        if stream.in_window < 0:
+        if stream.in_window < 0 and flow:  # an empty one may come however small the window is (RFC 9113 section 6.9)
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "DATA beyond its stream's window")
         if self._handler is None and not stream.state & HEADED:
             self._give_back(flow)

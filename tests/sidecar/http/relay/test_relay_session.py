@@ -251,6 +251,16 @@ def test_what_was_owed_before_the_acknowledgement_is_not_forgotten() -> None:
     assert (window.stream_id, window.window_increment) == (1, 1_024)
 
 
+def test_an_empty_end_needs_no_window_even_below_zero() -> None:
+    """RFC 9113 section 6.9: a frame of no octets is not flow-controlled. Our SETTINGS made this window negative."""
+    peer = Peer("relay", limits=replace(LIMITS, stream_window_octets=1_024, stream_window_octets_max=1_024))
+    sink = post(peer, 1)
+    sink._gives_back = False
+    peer.send(DataFrame(1, b"x" * 10_000), SettingsFrame(0, flags=["ACK"]), DataFrame(1, b"", flags=["END_STREAM"]))
+    assert sink.ended
+    assert not peer.session.closed
+
+
 def test_credit_goes_back_in_halves_of_a_window() -> None:
     """One WINDOW_UPDATE for many frames, and none for a stream that has ended."""
     peer = Peer("relay", limits=replace(LIMITS, stream_window_octets_max=65_535))
