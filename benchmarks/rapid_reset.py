@@ -130,9 +130,9 @@ def heads(octets: bytes) -> Sequence[int]:
     return found
 
 
-def attack(port: int, files: Files, pause_s: float, core: int, told: Connection, stop: Event) -> None:
+def attack(port: int, files: Files, pause_s: float, core: str, told: Connection, stop: Event) -> None:
     """A process of its own: one connection after the other, until told to stop."""
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, {int(number) for number in core.split(",")})
     written = batches(Encoder())
     connections = calmed = requests = 0
     while not stop.is_set():
