@@ -40,7 +40,7 @@ from benchmarks.idle import AUTHORITY, context_of
 from benchmarks.load import percentile
 from benchmarks.ours import Ours
 from benchmarks.system import Cores, Setup
-from sidecar.http.gate import GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS
+from sidecar.http.frames import GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS
 from sidecar.http.session import ErrorCode
 
 WARM_UP = 300

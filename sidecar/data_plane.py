@@ -17,7 +17,7 @@ from sidecar.config import Address, Config, OutboundPort
 from sidecar.errors import NotFound, RequestError
 from sidecar.http import tunnel
 from sidecar.http.engines import http2_session
-from sidecar.http.gate import PREFACE
+from sidecar.http.frames import PREFACE
 from sidecar.http.http1 import Http1Server
 from sidecar.http.session import ErrorCode, Session
 from sidecar.identity.source import IdentitySource

@@ -10,6 +10,7 @@ Read in this order:
 * `authority`    `host[:port]`, read once, in one spelling
 * `paths`        one canonical path: matched, routed and forwarded
 * `tunnel`       CONNECT, by which an app names a service of the mesh
+* `frames`       kinds, flags and settings of HTTP/2, and how a frame is written
 * `budgets`      how much of what is worth nothing an HTTP/2 connection may send
 * `engines`      the two HTTP/2 engines by their names in the configuration; nothing else knows which there are
 * `relay`        the default one, our own: a package with a map of its own

@@ -14,23 +14,34 @@ from typing import NamedTuple
 
 from sidecar.config import Limits
 from sidecar.http.budgets import Budgets
+from sidecar.http.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_OCTETS_MAX,
+    GOAWAY,
+    HAS_PRIORITY,
+    HEAD,
+    HEAD_OCTETS,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    PADDED,
+    PING,
+    PREFACE,
+    PRIORITY,
+    PRIORITY_UPDATE,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    STREAM_ID_MAX,
+    WINDOW_UPDATE,
+)
 from sidecar.http.session import ErrorCode
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEAD_OCTETS = 9
-FRAME_OCTETS_MAX = 16_384
-STREAM_ID_MAX = 2**31 - 1
 DEBUG_OCTETS_MAX = 128
-
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE = range(0x6)
-PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(0x6, 0xA)
-PRIORITY_UPDATE = 0x10
-"""RFC 9218 section 7.1: to us as empty of meaning as PRIORITY."""
-FLAG_ACK = FLAG_END_STREAM = 0x1
-FLAG_END_HEADERS, FLAG_PADDED, FLAG_PRIORITY = 0x4, 0x8, 0x20
 HEADER_BLOCK = frozenset({HEADERS, PUSH_PROMISE, CONTINUATION})
-INITIAL_WINDOW_SIZE = 0x4
-_head = struct.Struct(">HBBBL")  # length (16 + 8 bits), type, flags, stream id
 
 
 class Frame(NamedTuple):
@@ -47,8 +58,8 @@ class Frame(NamedTuple):
     @property
     def content_octets(self) -> int:
         """Of DATA or HEADERS: without padding and priority; at most 0 for what is nothing else, or malformed."""
-        overhead = 5 if self.flags & FLAG_PRIORITY and self.kind == HEADERS else 0
-        if self.flags & FLAG_PADDED and self.payload_octets:
+        overhead = 5 if self.flags & HAS_PRIORITY and self.kind == HEADERS else 0
+        if self.flags & PADDED and self.payload_octets:
             overhead += 1 + self.octets[HEAD_OCTETS]
         return self.payload_octets - overhead
 
@@ -109,7 +120,7 @@ class FrameGate:
             return None
         if len(self._in) < HEAD_OCTETS:
             return None
-        high, low, kind, flags, stream = _head.unpack_from(self._in)
+        high, low, kind, flags, stream = HEAD.unpack_from(self._in)
         end = HEAD_OCTETS + (high << 8 | low)
         if end > HEAD_OCTETS + FRAME_OCTETS_MAX:
             raise GateFault(ErrorCode.FRAME_SIZE_ERROR, "a frame is too large", "A27")
@@ -145,18 +156,18 @@ class FrameGate:
         too_large = self._block_octets > self._block_octets_max
         if too_large or self._continuations > self._limits.continuation_frames_max:
             raise GateFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too large", "A04")
-        if frame.flags & FLAG_END_HEADERS:
+        if frame.flags & END_HEADERS:
             self._block_octets = 0
 
     def _charge_empty(self, frame: Frame) -> None:
         """Frames of messages that carry nothing and end nothing (row A15)."""
         if frame.kind == CONTINUATION:
-            if not frame.payload_octets and not frame.flags & FLAG_END_HEADERS:
+            if not frame.payload_octets and not frame.flags & END_HEADERS:
                 self._budgets.empty()
         elif frame.content_octets > 0:
             if self._budgets.has_empty:
                 self._budgets.not_empty()
-        elif not frame.flags & FLAG_END_STREAM:
+        elif not frame.flags & END_STREAM:
             self._budgets.empty()
 
     def _charge_control(self, frame: Frame) -> None:
@@ -165,9 +176,9 @@ class FrameGate:
             budgets.window_update()
         elif kind in (PRIORITY, PRIORITY_UPDATE):
             budgets.priority()
-        elif kind == SETTINGS and not frame.flags & FLAG_ACK:
+        elif kind == SETTINGS and not frame.flags & ACK:
             self._charge_settings(frame)
-        elif kind == PING and not frame.flags & FLAG_ACK:
+        elif kind == PING and not frame.flags & ACK:
             budgets.reply_queued("A09")
             budgets.glitch("A09", self._clock())
         elif kind != RST_STREAM:  # acknowledgements, GOAWAY, unknown kinds: more than a few have no use (row A30)
@@ -179,12 +190,3 @@ class FrameGate:
         names = {high << 8 | low for high, low in zip(frame.octets[9::6], frame.octets[10::6], strict=False)}
         self._budgets.reply_queued("A07")
         self._budgets.glitch("A35" if INITIAL_WINDOW_SIZE in names else "A07", self._clock())
-
-
-def frame_octets(kind: int, stream: int, payload: bytes) -> bytes:
-    """A frame without flags."""
-    return _head.pack(len(payload) >> 8, len(payload) & 0xFF, kind, 0, stream) + payload
-
-
-def goaway_octets(last_stream: int, code: int) -> bytes:
-    return frame_octets(GOAWAY, 0, struct.pack(">LL", last_stream, code))

@@ -18,8 +18,8 @@ from hpack.struct import Header, HeaderTuple, NeverIndexedHeaderTuple
 from hyperframe.frame import DataFrame, Frame, RstStreamFrame
 
 from sidecar.config import Limits
-from sidecar.http.gate import PREFACE
-from sidecar.http.session import ErrorCode, Fields, StreamSink
+from sidecar.http.frames import PREFACE
+from sidecar.http.session import NO_SINK, ErrorCode, Fields, StreamSink
 
 HPACK_TABLE_OCTETS_MAX = 4_096
 SENSITIVE = frozenset({b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"})
@@ -105,19 +105,6 @@ class OpenStream:
         self.reset_early: int | None = None
         """Code with which the session was shut down by the very handler that had yet to return its sink."""
 
-
-class _NoSink:
-    """Stands in while the handler decides; a session calls nothing on a stream before its handler returned."""
-
-    def informational(self, fields: Fields) -> None: ...
-    def head(self, fields: Fields, end: bool) -> None: ...
-    def data(self, data: bytes, flow: int, end: bool) -> None: ...
-    def trailers(self, fields: Fields) -> None: ...
-    def reset(self, code: int, unprocessed: bool) -> None: ...
-    def writable(self) -> None: ...
-
-
-NO_SINK = _NoSink()
 
 _ROWS: dict[type[ProtocolError], str] = {FlowControlError: "A19", StreamIDTooLowError: "A29"}
 

@@ -38,9 +38,10 @@ from h2.exceptions import ProtocolError
 
 from sidecar.errors import BadRequest, PeerFlood, UpstreamFailed
 from sidecar.http.budgets import TINY_OCTETS
-from sidecar.http.gate import DATA, HEADERS, RST_STREAM, Frame, GateFault
+from sidecar.http.frames import DATA, DRAIN_PING, HEADERS, KEEP_ALIVE_PING, RST_STREAM
+from sidecar.http.gate import Frame, GateFault
 from sidecar.http.h2_connection import OpenStream, cap_encoder, fault_of, received_fields
-from sidecar.http.reference_core import DRAIN_PING, KEEP_ALIVE_PING, ReferenceCore
+from sidecar.http.reference_core import ReferenceCore
 from sidecar.http.session import ErrorCode
 
 

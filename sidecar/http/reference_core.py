@@ -5,22 +5,19 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 
 from h2.exceptions import H2Error
-from h2.settings import SettingCodes
 
 from sidecar.config import Limits
 from sidecar.errors import RequestError
+from sidecar.http import frames
 from sidecar.http.budgets import Budgets
-from sidecar.http.gate import SETTINGS, STREAM_ID_MAX, FrameGate, frame_octets, goaway_octets
-from sidecar.http.h2_connection import NO_SINK, Connection, OpenStream, header_tuples, make_connection
+from sidecar.http.frames import DRAIN_PING, KEEP_ALIVE_PING, STREAM_ID_MAX
+from sidecar.http.gate import FrameGate
+from sidecar.http.h2_connection import Connection, OpenStream, header_tuples, make_connection
 from sidecar.http.headers import check_outgoing
-from sidecar.http.session import HEADS_OCTETS_MAX, ErrorCode, Fields, ServerHandler, StreamSink
-
-DRAIN_PING = b"hbkdrain"
-KEEP_ALIVE_PING = b"hbkalive"
+from sidecar.http.session import HEADS_OCTETS_MAX, NO_SINK, ErrorCode, Fields, ServerHandler, StreamSink
 
 
 class ReferenceCore:
@@ -57,8 +54,7 @@ class ReferenceCore:
         self._out += conn.data_to_send()
         if self._handler is not None:
             # h2 would end the connection over one stream too many, so it is not told of the limit; the client is.
-            streams = struct.pack(">HL", SettingCodes.MAX_CONCURRENT_STREAMS, self._limits.streams_per_connection_max)
-            self._out += frame_octets(SETTINGS, 0, streams)
+            self._out += frames.settings({frames.MAX_CONCURRENT_STREAMS: self._limits.streams_per_connection_max})
         if self._limits.connection_window_octets > 65_535:
             conn.increment_flow_control_window(self._limits.connection_window_octets - 65_535)
         return conn
@@ -244,7 +240,7 @@ class ReferenceCore:
         """A fault of the connection, or our own wish: say goodbye and end every stream."""
         self.peer_error = code
         self._out += self._conn.data_to_send()
-        self._out += goaway_octets(self._conn.highest_inbound_stream_id, code)
+        self._out += frames.goaway(self._conn.highest_inbound_stream_id, code)
         self._end_all(code)
 
     def _end_all(self, code: int) -> None:
@@ -269,7 +265,7 @@ class ReferenceCore:
             self._close_if_drained()
             return
         self._out += self._conn.data_to_send()
-        self._out += goaway_octets(STREAM_ID_MAX, ErrorCode.NO_ERROR)
+        self._out += frames.goaway(STREAM_ID_MAX, ErrorCode.NO_ERROR)
         self._conn.ping(DRAIN_PING)
 
     def _drain_confirmed(self) -> None:
@@ -278,7 +274,7 @@ class ReferenceCore:
             return
         self._last_accepted = self._conn.highest_inbound_stream_id
         self._out += self._conn.data_to_send()
-        self._out += goaway_octets(self._last_accepted, ErrorCode.NO_ERROR)
+        self._out += frames.goaway(self._last_accepted, ErrorCode.NO_ERROR)
         self._close_if_drained()
 
     def _close_if_drained(self) -> None:

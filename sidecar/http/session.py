@@ -96,6 +96,20 @@ class StreamSink(Protocol):
         """`credit(stream)` is positive again, after `want_write(stream)`."""
 
 
+class _NoSink:
+    """Stands in while the handler decides; a session calls nothing on a stream before its handler returned."""
+
+    def informational(self, fields: Fields) -> None: ...
+    def head(self, fields: Fields, end: bool) -> None: ...
+    def data(self, data: bytes, flow: int, end: bool) -> None: ...
+    def trailers(self, fields: Fields) -> None: ...
+    def reset(self, code: int, unprocessed: bool) -> None: ...
+    def writable(self) -> None: ...
+
+
+NO_SINK = _NoSink()
+
+
 class ServerHandler(Protocol):
     """Who answers the requests of a server session."""
 

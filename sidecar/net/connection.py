@@ -163,9 +163,8 @@ class Connection:
                     session.receive(first)
                 driver.flush()
                 self._watch()
-                if (
-                    self._is_tls or session.has_more
-                ):  # what came with the end of the handshake is in OpenSSL, not in the kernel
+                # What came with the end of the handshake is in OpenSSL, where the kernel does not see it.
+                if self._is_tls or session.has_more:
                     driver.reactor.again(self._fd)
                 await self._read_all.wait()
             self._unwatch()
@@ -332,9 +331,6 @@ class Connection:
             self._writing = False
 
     # The end
-
-    def _is_finished(self) -> bool:
-        return self.session.closed and not self._pending
 
     def _shut_down_writing(self) -> None:
         try:

@@ -30,7 +30,7 @@ from sidecar.config import Limits
 from sidecar.errors import PeerFlood
 from sidecar.http.budgets import PREMATURE_S, REFILL_S
 from sidecar.http.engines import HTTP2_ENGINES
-from sidecar.http.gate import STREAM_ID_MAX
+from sidecar.http.frames import STREAM_ID_MAX
 from sidecar.http.session import ErrorCode
 from tests.contract.http2 import LIMITS, Peer, asking, frame, served
 from tests.contract.sessions import GET, OK, POST, StrictSink

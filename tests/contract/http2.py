@@ -14,7 +14,7 @@ from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, RstStreamFrame, S
 
 from sidecar.config import Limits
 from sidecar.http.engines import http2_engine
-from sidecar.http.gate import PREFACE
+from sidecar.http.frames import PREFACE
 from sidecar.http.session import Fields
 from tests.contract.sessions import GET, OK, POST, Handler, StrictSink
 

@@ -26,7 +26,7 @@ from hyperframe.frame import (
 
 from sidecar.errors import HeadersTooLarge, RequestError
 from sidecar.http.engines import HTTP2_ENGINES, http2_engine
-from sidecar.http.gate import PREFACE, STREAM_ID_MAX
+from sidecar.http.frames import PREFACE, STREAM_ID_MAX
 from sidecar.http.headers import admit_request
 from sidecar.http.session import ErrorCode, Fields, Session
 from tests.contract.http2 import LIMITS, RESPONSE, Peer, asking, frame, served

@@ -1,6 +1,5 @@
-"""Our own HTTP/2: what `sidecar.http.session` asks for, at a tenth of the cost of the reference engine.
+"""Our own HTTP/2: what `sidecar.http.session` asks for; docs/performance.md says what it costs.
 
-    frames         kinds, flags and settings of RFC 9113, and how a frame is written
     faults         what ends a stream, and what ends the connection
     streams        the states of a stream, and what a frame means in the wrong one: two tables
     huffman        RFC 7541 Appendix B as an automaton that takes whole octets

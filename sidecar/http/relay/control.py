@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from sidecar.http.relay import frames
-from sidecar.http.relay.core import DRAIN_PING, KEEP_ALIVE_PING
-from sidecar.http.relay.faults import ConnectionFault, StreamFault
-from sidecar.http.relay.frames import (
+from sidecar.http import frames
+from sidecar.http.frames import (
     ACK,
+    DRAIN_PING,
+    KEEP_ALIVE_PING,
     RST_STREAM,
     STREAM_ID_MAX,
     WINDOW_MAX,
@@ -20,6 +20,7 @@ from sidecar.http.relay.frames import (
     read_long,
     read_two_longs,
 )
+from sidecar.http.relay.faults import ConnectionFault, StreamFault
 from sidecar.http.relay.send import Sending
 from sidecar.http.relay.streams import HEADED, MISPLACED, REMOTE_ENDED, Cost, Past, Stream
 from sidecar.http.session import ErrorCode

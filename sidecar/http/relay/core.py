@@ -6,17 +6,15 @@ from collections.abc import Callable
 
 from sidecar.config import Limits
 from sidecar.errors import BadRequest, PeerFlood, RequestError, UpstreamFailed
+from sidecar.http import frames
 from sidecar.http.budgets import Budgets
-from sidecar.http.relay import frames
+from sidecar.http.frames import DRAIN_PING, KEEP_ALIVE_PING, STREAM_ID_MAX, WINDOW_DEFAULT
 from sidecar.http.relay.faults import ConnectionFault, StreamFault
-from sidecar.http.relay.frames import STREAM_ID_MAX, WINDOW_DEFAULT
 from sidecar.http.relay.hpack_decode import Decoder
 from sidecar.http.relay.hpack_encode import Encoder
-from sidecar.http.relay.streams import LOCAL_ENDED, NO_SINK, Gone, Past, Stream
-from sidecar.http.session import HEADS_OCTETS_MAX, ErrorCode, ServerHandler
+from sidecar.http.relay.streams import LOCAL_ENDED, Gone, Past, Stream
+from sidecar.http.session import HEADS_OCTETS_MAX, NO_SINK, ErrorCode, ServerHandler
 
-DRAIN_PING = b"hbkdrain"
-KEEP_ALIVE_PING = b"hbkalive"
 HPACK_TABLE_OCTETS = 4_096
 
 
@@ -72,7 +70,6 @@ class RelayCore:
         self._next_stream = 1
         self._peer_streams_max = STREAM_ID_MAX
         self._peer_stream_window = WINDOW_DEFAULT
-        self._peer_frame_octets = frames.FRAME_OCTETS_MAX
         self._out_window = WINDOW_DEFAULT
         self._out: list[bytes] = []
         self._queued = 0

@@ -6,9 +6,8 @@ same slice. A head is encoded before anything is changed, so a field that HTTP c
 
 from __future__ import annotations
 
-from sidecar.http.relay import frames
-from sidecar.http.relay.core import RelayCore
-from sidecar.http.relay.frames import (
+from sidecar.http import frames
+from sidecar.http.frames import (
     CONTINUATION,
     DATA,
     DATA_OCTETS_MAX,
@@ -20,6 +19,7 @@ from sidecar.http.relay.frames import (
     STREAM_ID_MAX,
     window_update,
 )
+from sidecar.http.relay.core import RelayCore
 from sidecar.http.relay.streams import HEADED, LOCAL_ENDED, REMOTE_ENDED, TUNNEL, Past, Stream
 from sidecar.http.session import Fields, StreamSink
 

@@ -19,12 +19,9 @@ request to this engine, and costs no more than its stream (`sidecar.http.headers
 from __future__ import annotations
 
 from sidecar.errors import PeerFlood
+from sidecar.http import frames
 from sidecar.http.budgets import TINY_OCTETS
-from sidecar.http.relay import frames
-from sidecar.http.relay.control import CONTROL, Control
-from sidecar.http.relay.errors import HpackError, ListTooLarge
-from sidecar.http.relay.faults import ConnectionFault, StreamFault
-from sidecar.http.relay.frames import (
+from sidecar.http.frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -38,16 +35,18 @@ from sidecar.http.relay.frames import (
     STREAM_ID_MAX,
     read_long,
 )
+from sidecar.http.relay.control import CONTROL, Control
+from sidecar.http.relay.errors import HpackError, ListTooLarge
+from sidecar.http.relay.faults import ConnectionFault, StreamFault
 from sidecar.http.relay.streams import (
     HEADED,
     LOCAL_ENDED,
-    NO_SINK,
     REMOTE_ENDED,
     TUNNEL,
     Past,
     Stream,
 )
-from sidecar.http.session import ErrorCode, Fields
+from sidecar.http.session import NO_SINK, ErrorCode, Fields
 
 _CONNECT = (b":method", b"CONNECT")
 _unpack_head = frames.HEAD.unpack_from

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from sidecar.http.relay.frames import DATA, HEADERS, RST_STREAM, WINDOW_UPDATE
-from sidecar.http.session import ErrorCode, Fields, StreamSink
+from sidecar.http.frames import DATA, HEADERS, RST_STREAM, WINDOW_UPDATE
+from sidecar.http.session import ErrorCode, StreamSink
 
 REMOTE_ENDED = 1
 LOCAL_ENDED = 2
@@ -30,20 +30,6 @@ TUNNEL = 8
 
 GONE_MAX = 1_024
 """Streams ended by RST_STREAM that a connection remembers."""
-
-
-class NoSink:
-    """Stands in while the handler decides; a session calls nothing on a stream before its handler returned."""
-
-    def informational(self, fields: Fields) -> None: ...
-    def head(self, fields: Fields, end: bool) -> None: ...
-    def data(self, data: bytes, flow: int, end: bool) -> None: ...
-    def trailers(self, fields: Fields) -> None: ...
-    def reset(self, code: int, unprocessed: bool) -> None: ...
-    def writable(self) -> None: ...
-
-
-NO_SINK = NoSink()
 
 
 class Stream:

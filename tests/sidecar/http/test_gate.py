@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sidecar.config import Limits
 from sidecar.errors import PeerFlood
 from sidecar.http.budgets import Budgets
-from sidecar.http.gate import PREFACE, FrameGate, GateFault, goaway_octets
+from sidecar.http.frames import PREFACE, goaway
+from sidecar.http.gate import FrameGate, GateFault
 from sidecar.http.session import ErrorCode
 from tests.contract.http2 import frame
 
@@ -54,7 +55,7 @@ def test_frames_pass_in_order_however_the_bytes_are_cut(
 def test_a_goaway_is_read_and_made_printable() -> None:
     """RFC 9113 section 6.8; the debug text is cut and cleaned before it may reach a log."""
     it = gate()
-    it.push(frame(7, 0, 0, goaway_octets(2**31 - 1, 11)[9:] + b"too_many_pings\n" + b"x" * 500))
+    it.push(frame(7, 0, 0, goaway(2**31 - 1, 11)[9:] + b"too_many_pings\n" + b"x" * 500))
     found = it.pop()
     assert found is not None
     assert found.is_goaway

@@ -20,9 +20,8 @@ from hyperframe.frame import (
 
 from sidecar.config import Limits
 from sidecar.errors import BadRequest, PeerFlood, UpstreamFailed
-from sidecar.http.gate import PREFACE
+from sidecar.http.frames import DATA, HEADERS, PREFACE, RST_STREAM, WINDOW_UPDATE
 from sidecar.http.relay import RelaySession
-from sidecar.http.relay.frames import DATA, HEADERS, RST_STREAM, WINDOW_UPDATE
 from sidecar.http.relay.streams import GONE_MAX, MISPLACED, Cost, Gone, Past
 from sidecar.http.session import ErrorCode, Fields
 from tests.contract.http2 import LIMITS, Peer, asking, frame, served

@@ -1,5 +1,7 @@
 """Frames as they are on the wire (RFC 9113 sections 4 and 6): kinds, flags, settings, and how one is written.
 
+Both engines and the gate in front of one of them read this page.
+
 Nothing here is an object per frame: a frame is nine octets packed by one precompiled `struct`, and its payload.
 """
 
@@ -32,6 +34,10 @@ DATA_OCTETS_MAX = FRAME_OCTETS_MAX - HEAD_OCTETS
 its head exactly one TLS record, where nine octets more would need a record and a system call of their own."""
 WINDOW_DEFAULT = 65_535
 WINDOW_MAX = STREAM_ID_MAX = 2**31 - 1
+
+DRAIN_PING = b"hbkdrain"
+KEEP_ALIVE_PING = b"hbkalive"
+"""Payloads of our own PINGs, by which their answers are told apart (RFC 9113 section 6.7)."""
 
 HEAD = struct.Struct(">HBBBL")
 """Length as 16 + 8 bits, type, flags, stream id."""
