@@ -79,6 +79,8 @@ def equipped(python: str) -> str:
     Raises Missing if it cannot be made."""
     if python == sys.executable:
         return python
+    if seconds(python) is None:
+        raise Missing(f"{python} is no CPython 3.11 or newer that runs; `--python own` runs the project's own")
     made, own = VENV / "made", str(VENV / "bin" / "python")
     stamp = hashlib.sha256(LOCK.read_bytes() + python.encode() + version_of(python).encode()).hexdigest()
     if not made.exists() or made.read_text() != stamp:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from benchmarks import interpreter
+from benchmarks.tools import Missing
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,10 @@ def test_what_is_no_cpython_is_none(program: str) -> None:
 def test_our_own_interpreter_needs_no_venv() -> None:
     """It has what Hauberk needs."""
     assert interpreter.equipped(sys.executable) == sys.executable
+
+
+@pytest.mark.parametrize("program", ["/bin/true", "/nowhere/python3"])
+def test_what_cannot_run_us_is_refused_with_a_way_out(program: str) -> None:
+    """One line, before a venv is made of it."""
+    with pytest.raises(Missing, match="--python own"):
+        interpreter.equipped(program)
