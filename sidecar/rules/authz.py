@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never, final
+from typing import TYPE_CHECKING, final
 
 from sidecar.rules.conditions import (
     METHOD,
@@ -304,8 +304,8 @@ def _otherwise(snapshot: Snapshot) -> Permit | Denied:
             return Permit(_SEAL, DEFAULT_RULE, snapshot.version)
         case Action.DENY:
             return Denied(rule=DEFAULT_RULE, reason=DEFAULT_DENY, version=snapshot.version)
-        case _ as never:
-            assert_never(never)
+        case _:
+            raise AssertionError("the default allows or denies")
 
 
 def _compile(policies: Iterable[AuthorizationPolicy], action: Action, version: int) -> tuple[CompiledRule, ...]:
