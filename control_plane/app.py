@@ -26,6 +26,7 @@ from control_plane.api.admin import AdminApi
 from control_plane.api.config import ConfigApi
 from control_plane.api.credentials import OwnCertificate
 from control_plane.api.discovery import DiscoveryApi
+from control_plane.api.history import HistoryApi
 from control_plane.api.identity import IdentityApi
 from control_plane.api.methods import methods
 from control_plane.api.server import Addresses, GrpcServer
@@ -197,6 +198,7 @@ def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServ
         resources_max=limits.resources_max,
         now=now,
     )
+    history = HistoryApi(store=state.store, registry=state.registry, trust_domain=state.trust_domain)
     admin = AdminApi(
         store=state.store,
         authority=state.authority,
@@ -210,7 +212,7 @@ def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServ
         now=now,
     )
     return GrpcServer(
-        methods(identity, discovery, resources, admin),
+        methods(identity, discovery, resources, history, admin),
         certificate=state.certificate,
         bundle=lambda: state.authority.bundle,
         limits=limits,

@@ -80,13 +80,13 @@ class ConfigApi:
         record = self._store.resource(key)
         if record is None:
             raise NotFound(f"there is no {key}; list what there is with: hauberk get {key.kind}")
-        return pb.GetResponse(resource=_resource(record))
+        return pb.GetResponse(resource=resource_message(record))
 
     async def list_all(self, _caller: Caller, request: pb.ListRequest) -> pb.ListResponse:
         if request.kind:
             _check_kind(request.kind)
         records = self._store.resources(request.kind, request.namespace)
-        return pb.ListResponse(resources=map(_resource, records))
+        return pb.ListResponse(resources=map(resource_message, records))
 
     async def delete(self, caller: Caller, request: pb.DeleteRequest) -> pb.DeleteResponse:
         key = _key(request.kind, request.namespace, request.name)
@@ -264,7 +264,7 @@ def _change(change: Change) -> pb.Change:
     return pb.Change(kind=key.kind, namespace=key.namespace, name=key.name, what=change.what)
 
 
-def _resource(record: ResourceRecord) -> pb.Resource:
+def resource_message(record: ResourceRecord) -> pb.Resource:
     return pb.Resource(
         kind=record.key.kind,
         namespace=record.key.namespace,

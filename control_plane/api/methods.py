@@ -17,6 +17,7 @@ from control_plane.api.admin import AdminApi
 from control_plane.api.authz import Caller
 from control_plane.api.config import ConfigApi
 from control_plane.api.discovery import DiscoveryApi
+from control_plane.api.history import HistoryApi
 from control_plane.api.identity import IdentityApi
 from protos.hauberk.v1 import admin_pb2, config_pb2, discovery_pb2, identity_pb2
 
@@ -48,7 +49,9 @@ class Method:
         return f"/{self.service}/{self.name}"
 
 
-def methods(identity: IdentityApi, discovery: DiscoveryApi, config: ConfigApi, admin: AdminApi) -> tuple[Method, ...]:
+def methods(
+    identity: IdentityApi, discovery: DiscoveryApi, config: ConfigApi, history: HistoryApi, admin: AdminApi
+) -> tuple[Method, ...]:
     """Every method of our services. Raises RuntimeError if descriptors and handlers do not match."""
     unary: Mapping[str, UnaryHandler] = {
         "hauberk.v1.Identity/Join": identity.join,
@@ -58,6 +61,9 @@ def methods(identity: IdentityApi, discovery: DiscoveryApi, config: ConfigApi, a
         "hauberk.v1.Config/List": config.list_all,
         "hauberk.v1.Config/Delete": config.delete,
         "hauberk.v1.Config/Explain": config.explain,
+        "hauberk.v1.Config/History": history.history,
+        "hauberk.v1.Config/Rollback": history.rollback,
+        "hauberk.v1.Config/Inventory": history.inventory,
         "hauberk.v1.Admin/CreateToken": admin.create_token,
         "hauberk.v1.Admin/Status": admin.status,
     }

@@ -15,16 +15,20 @@ class SourceFile(_message.Message):
     def __init__(self, name: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("files", "dry_run", "wait_timeout_s", "wait")
+    __slots__ = ("files", "dry_run", "wait_timeout_s", "wait", "base_version", "skip_impact")
     FILES_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     WAIT_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SKIP_IMPACT_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[SourceFile]
     dry_run: bool
     wait_timeout_s: float
     wait: bool
-    def __init__(self, files: _Optional[_Iterable[_Union[SourceFile, _Mapping]]] = ..., dry_run: _Optional[bool] = ..., wait_timeout_s: _Optional[float] = ..., wait: _Optional[bool] = ...) -> None: ...
+    base_version: int
+    skip_impact: bool
+    def __init__(self, files: _Optional[_Iterable[_Union[SourceFile, _Mapping]]] = ..., dry_run: _Optional[bool] = ..., wait_timeout_s: _Optional[float] = ..., wait: _Optional[bool] = ..., base_version: _Optional[int] = ..., skip_impact: _Optional[bool] = ...) -> None: ...
 
 class ApplyResponse(_message.Message):
     __slots__ = ("version", "changes", "propagation", "warnings", "impact")
@@ -67,12 +71,14 @@ class ImpactLine(_message.Message):
     def __init__(self, gains: _Optional[bool] = ..., from_identity: _Optional[str] = ..., to_service: _Optional[str] = ..., what: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ..., shadow: _Optional[bool] = ...) -> None: ...
 
 class HistoryRequest(_message.Message):
-    __slots__ = ("count_max", "version")
+    __slots__ = ("count_max", "version", "before")
     COUNT_MAX_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
     count_max: int
     version: int
-    def __init__(self, count_max: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+    before: int
+    def __init__(self, count_max: _Optional[int] = ..., version: _Optional[int] = ..., before: _Optional[int] = ...) -> None: ...
 
 class HistoryResponse(_message.Message):
     __slots__ = ("entries",)
@@ -97,28 +103,34 @@ class HistoryEntry(_message.Message):
     def __init__(self, version: _Optional[int] = ..., at: _Optional[float] = ..., by: _Optional[str] = ..., what: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., resources: _Optional[_Iterable[_Union[Resource, _Mapping]]] = ...) -> None: ...
 
 class RollbackRequest(_message.Message):
-    __slots__ = ("to_version", "dry_run", "wait", "wait_timeout_s")
+    __slots__ = ("to_version", "dry_run", "wait", "wait_timeout_s", "base_version", "skip_impact")
     TO_VERSION_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
     WAIT_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SKIP_IMPACT_FIELD_NUMBER: _ClassVar[int]
     to_version: int
     dry_run: bool
     wait: bool
     wait_timeout_s: float
-    def __init__(self, to_version: _Optional[int] = ..., dry_run: _Optional[bool] = ..., wait: _Optional[bool] = ..., wait_timeout_s: _Optional[float] = ...) -> None: ...
+    base_version: int
+    skip_impact: bool
+    def __init__(self, to_version: _Optional[int] = ..., dry_run: _Optional[bool] = ..., wait: _Optional[bool] = ..., wait_timeout_s: _Optional[float] = ..., base_version: _Optional[int] = ..., skip_impact: _Optional[bool] = ...) -> None: ...
 
 class RollbackResponse(_message.Message):
-    __slots__ = ("version", "changes", "impact", "propagation")
+    __slots__ = ("version", "changes", "impact", "propagation", "warnings")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     IMPACT_FIELD_NUMBER: _ClassVar[int]
     PROPAGATION_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     version: int
     changes: _containers.RepeatedCompositeFieldContainer[Change]
     impact: Impact
     propagation: Propagation
-    def __init__(self, version: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., impact: _Optional[_Union[Impact, _Mapping]] = ..., propagation: _Optional[_Union[Propagation, _Mapping]] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., impact: _Optional[_Union[Impact, _Mapping]] = ..., propagation: _Optional[_Union[Propagation, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class InventoryRequest(_message.Message):
     __slots__ = ()
@@ -218,26 +230,34 @@ class ListResponse(_message.Message):
     def __init__(self, resources: _Optional[_Iterable[_Union[Resource, _Mapping]]] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
-    __slots__ = ("kind", "namespace", "name", "wait", "wait_timeout_s")
+    __slots__ = ("kind", "namespace", "name", "wait", "wait_timeout_s", "dry_run", "base_version", "skip_impact")
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
     WAIT_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SKIP_IMPACT_FIELD_NUMBER: _ClassVar[int]
     kind: str
     namespace: str
     name: str
     wait: bool
     wait_timeout_s: float
-    def __init__(self, kind: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., wait: _Optional[bool] = ..., wait_timeout_s: _Optional[float] = ...) -> None: ...
+    dry_run: bool
+    base_version: int
+    skip_impact: bool
+    def __init__(self, kind: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., wait: _Optional[bool] = ..., wait_timeout_s: _Optional[float] = ..., dry_run: _Optional[bool] = ..., base_version: _Optional[int] = ..., skip_impact: _Optional[bool] = ...) -> None: ...
 
 class DeleteResponse(_message.Message):
-    __slots__ = ("version", "propagation")
+    __slots__ = ("version", "propagation", "impact")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROPAGATION_FIELD_NUMBER: _ClassVar[int]
+    IMPACT_FIELD_NUMBER: _ClassVar[int]
     version: int
     propagation: Propagation
-    def __init__(self, version: _Optional[int] = ..., propagation: _Optional[_Union[Propagation, _Mapping]] = ...) -> None: ...
+    impact: Impact
+    def __init__(self, version: _Optional[int] = ..., propagation: _Optional[_Union[Propagation, _Mapping]] = ..., impact: _Optional[_Union[Impact, _Mapping]] = ...) -> None: ...
 
 class Resource(_message.Message):
     __slots__ = ("kind", "namespace", "name", "yaml", "source", "version", "applied_at", "applied_by")
