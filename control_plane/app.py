@@ -21,14 +21,12 @@ from importlib import metadata
 from pathlib import Path
 
 from certs.spiffe_id import TrustDomain
-from control_plane import logs
 from control_plane.api.admin import AdminApi
-from control_plane.api.config import ConfigApi
 from control_plane.api.credentials import OwnCertificate
 from control_plane.api.discovery import DiscoveryApi
+from control_plane.api.explain import ExplainApi
 from control_plane.api.history import HistoryApi
 from control_plane.api.identity import IdentityApi
-from control_plane.api.methods import methods
 from control_plane.api.server import Addresses, GrpcServer
 from control_plane.audit import AuditLog
 from control_plane.ca.authority import CertificateAuthority
@@ -43,6 +41,10 @@ from control_plane.push.snapshot import WorldLoader
 from control_plane.registry import Registry
 from control_plane.store.base import Store
 from control_plane.store.sqlite import SqliteStore
+
+from control_plane import logs
+from control_plane.api.config import ConfigApi
+from control_plane.api.methods import methods
 
 log = logging.getLogger(__name__)
 
@@ -198,6 +200,7 @@ def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServ
         resources_max=limits.resources_max,
         now=now,
     )
+    explain = ExplainApi(store=state.store, registry=state.registry, loader=loader, trust_domain=state.trust_domain)
     history = HistoryApi(store=state.store, registry=state.registry, trust_domain=state.trust_domain)
     admin = AdminApi(
         store=state.store,
@@ -212,7 +215,7 @@ def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServ
         now=now,
     )
     return GrpcServer(
-        methods(identity, discovery, resources, history, admin),
+        methods(identity, discovery, resources, explain, history, admin),
         certificate=state.certificate,
         bundle=lambda: state.authority.bundle,
         limits=limits,

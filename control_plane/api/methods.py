@@ -9,17 +9,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from control_plane.api.admin import AdminApi
+from control_plane.api.authz import Caller
+from control_plane.api.discovery import DiscoveryApi
+from control_plane.api.explain import ExplainApi
+from control_plane.api.history import HistoryApi
+from control_plane.api.identity import IdentityApi
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-
-from control_plane.api.admin import AdminApi
-from control_plane.api.authz import Caller
-from control_plane.api.config import ConfigApi
-from control_plane.api.discovery import DiscoveryApi
-from control_plane.api.history import HistoryApi
-from control_plane.api.identity import IdentityApi
 from protos.hauberk.v1 import admin_pb2, config_pb2, discovery_pb2, identity_pb2
+
+from control_plane.api.config import ConfigApi
 
 UnaryHandler = Callable[[Caller, Any], Awaitable[Message]]
 StreamHandler = Callable[[Caller, AsyncIterator[Any], Callable[[Any], Awaitable[None]]], Awaitable[None]]
@@ -50,7 +51,12 @@ class Method:
 
 
 def methods(
-    identity: IdentityApi, discovery: DiscoveryApi, config: ConfigApi, history: HistoryApi, admin: AdminApi
+    identity: IdentityApi,
+    discovery: DiscoveryApi,
+    config: ConfigApi,
+    explain: ExplainApi,
+    history: HistoryApi,
+    admin: AdminApi,
 ) -> tuple[Method, ...]:
     """Every method of our services. Raises RuntimeError if descriptors and handlers do not match."""
     unary: Mapping[str, UnaryHandler] = {
@@ -60,7 +66,7 @@ def methods(
         "hauberk.v1.Config/Get": config.get,
         "hauberk.v1.Config/List": config.list_all,
         "hauberk.v1.Config/Delete": config.delete,
-        "hauberk.v1.Config/Explain": config.explain,
+        "hauberk.v1.Config/Explain": explain.explain,
         "hauberk.v1.Config/History": history.history,
         "hauberk.v1.Config/Rollback": history.rollback,
         "hauberk.v1.Config/Inventory": history.inventory,
