@@ -21,12 +21,15 @@ from importlib import metadata
 from pathlib import Path
 
 from certs.spiffe_id import TrustDomain
+from control_plane import logs
 from control_plane.api.admin import AdminApi
+from control_plane.api.config import ConfigApi
 from control_plane.api.credentials import OwnCertificate
 from control_plane.api.discovery import DiscoveryApi
 from control_plane.api.explain import ExplainApi
 from control_plane.api.history import HistoryApi
 from control_plane.api.identity import IdentityApi
+from control_plane.api.methods import methods
 from control_plane.api.server import Addresses, GrpcServer
 from control_plane.audit import AuditLog
 from control_plane.ca.authority import CertificateAuthority
@@ -41,10 +44,6 @@ from control_plane.push.snapshot import WorldLoader
 from control_plane.registry import Registry
 from control_plane.store.base import Store
 from control_plane.store.sqlite import SqliteStore
-
-from control_plane import logs
-from control_plane.api.config import ConfigApi
-from control_plane.api.methods import methods
 
 log = logging.getLogger(__name__)
 

@@ -9,18 +9,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
 from control_plane.api.admin import AdminApi
 from control_plane.api.authz import Caller
+from control_plane.api.config import ConfigApi
 from control_plane.api.discovery import DiscoveryApi
 from control_plane.api.explain import ExplainApi
 from control_plane.api.history import HistoryApi
 from control_plane.api.identity import IdentityApi
-from google.protobuf.descriptor import FileDescriptor
-from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 from protos.hauberk.v1 import admin_pb2, config_pb2, discovery_pb2, identity_pb2
-
-from control_plane.api.config import ConfigApi
 
 UnaryHandler = Callable[[Caller, Any], Awaitable[Message]]
 StreamHandler = Callable[[Caller, AsyncIterator[Any], Callable[[Any], Awaitable[None]]], Awaitable[None]]
