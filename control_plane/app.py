@@ -133,7 +133,9 @@ def _open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Ca
     """Opens what is on disk and wires what stands on it; `stack` closes what was opened. Raises StartError."""
     trust_domain = TrustDomain.parse(config.trust_domain)
     prepare_data_dir(config.data_dir)
-    store = stack.enter_context(contextlib.closing(SqliteStore.open(config.data_dir / STORE_NAME)))
+    kept = config.limits.history_versions_max
+    opened = SqliteStore.open(config.data_dir / STORE_NAME, history_versions_max=kept)
+    store = stack.enter_context(contextlib.closing(opened))
     audit = stack.enter_context(contextlib.closing(AuditLog.open(config.data_dir / AUDIT_NAME)))
     store.record_fact("trust domain", trust_domain.name)
     try:

@@ -60,6 +60,8 @@ class Limits:
     file_octets_max: int = 1024 * 1024
     """Of one file in an apply."""
     resources_max: int = 10_000
+    history_versions_max: int = 1_000
+    """Changes of resources that can be looked up and rolled back to."""
     join_rate_per_s: float = 1.0
     """Joins from one IP address (security.md G12)."""
     join_burst: int = 20

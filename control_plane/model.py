@@ -117,6 +117,20 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
+    """One change of resources."""
+
+    version: int
+    """Revision of the store that it made."""
+    at: float
+    by: str
+    what: str
+    """apply | delete | rollback to N | imported"""
+    changes: tuple[Change, ...]
+    """Without what stayed as it was; ordered by kind, namespace, name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointRecord:
     """Where a sidecar takes calls for its service."""
 

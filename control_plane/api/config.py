@@ -84,9 +84,10 @@ class ConfigApi:
     async def delete(self, caller: Caller, request: pb.DeleteRequest) -> pb.DeleteResponse:
         key = _key(request.kind, request.namespace, request.name)
         with self._store.transaction():
-            if not self._store.delete_resource(key):
+            at = self._now()
+            if not self._store.delete_resource(key, at=at, by=caller.name):
                 raise NotFound(f"there is no {key}, so nothing was deleted")
-            self._audit.append("resource.deleted", at=self._now(), by=caller.name, resource=str(key))
+            self._audit.append("resource.deleted", at=at, by=caller.name, resource=str(key))
         version = self._store.revision
         self._hub.notify()
         response = pb.DeleteResponse(version=version)

@@ -9,7 +9,10 @@ look-up or a single-row write. Callers run in one event loop and never await bet
    nothing leaves it alone.
 3. A join token is spent by exactly one caller, whatever runs beside it (security.md G11).
 4. A serial number is recorded once (security.md J10).
-5. What cannot be written now raises Unavailable and changes nothing (J03); reading goes on.
+5. Every change of resources has one entry in the history, made in the same transaction; what was in force at any
+   version since `history_floor` can be had, and later changes do not alter that answer. The newest
+   `history_versions_max` entries are kept.
+6. What cannot be written now raises Unavailable and changes nothing (J03); reading goes on.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from certs.spiffe_id import SpiffeId
 from control_plane.model import (
     Change,
     EndpointRecord,
+    HistoryEntry,
     IssuedRecord,
     JoinTokenRecord,
     ResourceKey,
@@ -29,6 +33,8 @@ from control_plane.model import (
     Workload,
     WorkloadSpec,
 )
+
+HISTORY_VERSIONS_MAX = 1_000
 
 
 def what_changes(held: ResourceRecord | None, record: ResourceRecord) -> str:
@@ -108,15 +114,36 @@ class Store(Protocol):
 
     def apply_resources(self, records: Sequence[ResourceRecord]) -> Sequence[Change]:
         """Stores all, as one revision. `record.version` is ignored and set. A record whose text and source are
-        stored already is unchanged."""
+        stored already is unchanged. The history says it was done when and by whom the first record does."""
 
     def resource(self, key: ResourceKey) -> ResourceRecord | None: ...
 
     def resources(self, kind: str = "", namespace: str = "") -> Sequence[ResourceRecord]:
         """Ordered by kind, namespace, name. Empty: all."""
 
-    def delete_resource(self, key: ResourceKey) -> bool:
+    def delete_resource(self, key: ResourceKey, *, at: float, by: str) -> bool:
         """False: there was none."""
+
+    def restore_resources(self, version: int, *, at: float, by: str) -> Sequence[Change] | None:
+        """Resources become what `resources_at(version)` says, as one new revision; those that do are as if applied
+        now. The changes, none if they are that already. None: not known."""
+
+    # what they were before
+
+    def history(self, count_max: int, before: int = 0) -> Sequence[HistoryEntry]:
+        """At most `count_max` entries, newest first; `before`: only of smaller versions."""
+
+    def resources_at(self, version: int) -> Sequence[ResourceRecord] | None:
+        """All that were in force at a revision, with their text of then, ordered as `resources` does. None: not known
+        any more, or not reached yet."""
+
+    @property
+    def resources_version(self) -> int:
+        """The last revision that changed a resource; 0: none did."""
+
+    @property
+    def history_floor(self) -> int:
+        """The oldest revision `resources_at` knows."""
 
     # endpoints
 

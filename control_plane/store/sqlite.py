@@ -21,6 +21,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from certs.spiffe_id import SpiffeId
@@ -28,6 +29,7 @@ from control_plane.errors import StoreError, Unavailable
 from control_plane.model import (
     Change,
     EndpointRecord,
+    HistoryEntry,
     IssuedRecord,
     JoinTokenRecord,
     ResourceKey,
@@ -36,17 +38,24 @@ from control_plane.model import (
     WorkloadSpec,
 )
 from control_plane.store import rows, sqlite_file
-from control_plane.store.base import what_changes
-from control_plane.store.rows import ENDPOINT_COLUMNS, RESOURCE_COLUMNS, SPEC_COLUMNS, TOKEN_COLUMNS, WORKLOAD_COLUMNS
+from control_plane.store.base import HISTORY_VERSIONS_MAX, what_changes
+from control_plane.store.rows import ENDPOINT_COLUMNS, SPEC_COLUMNS, TOKEN_COLUMNS, WORKLOAD_COLUMNS
+from control_plane.store.sqlite_history import ResourceTables
 
 
 class SqliteStore:
     """`control_plane.store.base.Store` on one SQLite file."""
 
     def __init__(
-        self, connection: sqlite3.Connection, lock_fd: int, path: Path, token_bytes: Callable[[int], bytes]
+        self,
+        connection: sqlite3.Connection,
+        lock_fd: int,
+        path: Path,
+        token_bytes: Callable[[int], bytes],
+        history_versions_max: int = HISTORY_VERSIONS_MAX,
     ) -> None:
         self._connection = connection
+        self._resources = ResourceTables(connection, history_versions_max)
         self._lock_fd = lock_fd
         self._path = path
         self._token_bytes = token_bytes
@@ -56,7 +65,13 @@ class SqliteStore:
         return f"<SqliteStore {self._path.name} epoch={self.epoch} revision={self.revision}>"
 
     @classmethod
-    def open(cls, path: Path, *, token_bytes: Callable[[int], bytes] = os.urandom) -> SqliteStore:
+    def open(
+        cls,
+        path: Path,
+        *,
+        token_bytes: Callable[[int], bytes] = os.urandom,
+        history_versions_max: int = HISTORY_VERSIONS_MAX,
+    ) -> SqliteStore:
         """Opens the file or makes it (mode 0600). `token_bytes(n)` gives n random bytes.
 
         Raises StoreLocked, StoreDamaged, StoreError."""
@@ -66,7 +81,7 @@ class SqliteStore:
             sqlite_file.check_file(path)
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             sqlite_file.configure(connection, path)
-            store = cls(connection, lock_fd, path, token_bytes)
+            store = cls(connection, lock_fd, path, token_bytes, history_versions_max)
             store._migrate()
         except BaseException as error:
             if connection is not None:
@@ -262,38 +277,60 @@ class SqliteStore:
     # --- resources ---------------------------------------------------------------------------------------------------
 
     def apply_resources(self, records: Sequence[ResourceRecord]) -> Sequence[Change]:
-        changes: list[Change] = []
-        upsert = f"INSERT OR REPLACE INTO resource ({RESOURCE_COLUMNS}) VALUES ({rows.marks(RESOURCE_COLUMNS)})"
+        if not records:
+            return []
+        return self._change(records, (), records[0].applied_at, records[0].applied_by, "apply")
+
+    def delete_resource(self, key: ResourceKey, *, at: float, by: str) -> bool:
+        return bool(self._change((), (key,), at, by, "delete"))
+
+    def restore_resources(self, version: int, *, at: float, by: str) -> Sequence[Change] | None:
         with self.transaction():
-            version = self.revision + 1
-            for record in records:
-                what = what_changes(self.resource(record.key), record)
-                changes.append(Change(key=record.key, what=what))
-                if what != "unchanged":
-                    self._connection.execute(upsert, rows.resource_row(record, version))
-            if any(change.what != "unchanged" for change in changes):
-                self._bump()
-        return changes
+            then = self._resources.at(version) if version <= self.revision else None
+            if then is None:
+                return None
+            wanted = [replace(one, applied_at=at, applied_by=by) for one in then]
+            gone = {one.key for one in self._resources.list("", "")} - {one.key for one in then}
+            changes = self._change(wanted, sorted(gone, key=str), at, by, f"rollback to {version}")
+        return [one for one in changes if one.what != "unchanged"]
 
     def resource(self, key: ResourceKey) -> ResourceRecord | None:
-        sql = f"SELECT {RESOURCE_COLUMNS} FROM resource WHERE kind = ? AND namespace = ? AND name = ?"
-        row = self._connection.execute(sql, (key.kind, key.namespace, key.name)).fetchone()
-        return None if row is None else rows.resource_from(row)
+        return self._resources.get(key)
 
     def resources(self, kind: str = "", namespace: str = "") -> Sequence[ResourceRecord]:
-        sql = (
-            f"SELECT {RESOURCE_COLUMNS} FROM resource WHERE (?1 = '' OR kind = ?1) AND (?2 = '' OR namespace = ?2)"
-            " ORDER BY kind, namespace, name"
-        )
-        return [rows.resource_from(row) for row in self._connection.execute(sql, (kind, namespace))]
+        return self._resources.list(kind, namespace)
 
-    def delete_resource(self, key: ResourceKey) -> bool:
-        sql = "DELETE FROM resource WHERE kind = ? AND namespace = ? AND name = ?"
+    def history(self, count_max: int, before: int = 0) -> Sequence[HistoryEntry]:
+        return self._resources.history(count_max, before)
+
+    def resources_at(self, version: int) -> Sequence[ResourceRecord] | None:
+        return self._resources.at(version) if version <= self.revision else None
+
+    @property
+    def resources_version(self) -> int:
+        return self._resources.newest()
+
+    @property
+    def history_floor(self) -> int:
+        return self._resources.floor()
+
+    def _change(
+        self, puts: Sequence[ResourceRecord], drops: Sequence[ResourceKey], at: float, by: str, what: str
+    ) -> Sequence[Change]:
+        """One version and its entry in the history, or nothing if nothing changes."""
+        changes: list[Change] = []
         with self.transaction():
-            changed = self._connection.execute(sql, (key.kind, key.namespace, key.name)).rowcount == 1
-            if changed:
+            version = self.revision + 1
+            for record in puts:
+                did = what_changes(self._resources.get(record.key), record)
+                changes.append(Change(key=record.key, what=did))
+                if did != "unchanged":
+                    self._resources.put(record, version, did)
+            changes += [Change(key=key, what="deleted") for key in drops if self._resources.drop(key, version, at, by)]
+            if any(change.what != "unchanged" for change in changes):
                 self._bump()
-        return changed
+                self._resources.record(version, at, by, what)
+        return changes
 
     # --- endpoints ---------------------------------------------------------------------------------------------------
 

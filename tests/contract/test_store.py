@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from control_plane.errors import StoreError
-from control_plane.model import IssuedRecord, ResourceKey
+from control_plane.model import IssuedRecord, ResourceKey, ResourceRecord
 from control_plane.store.base import Store
 from control_plane.store.sqlite import SqliteStore
 from tests.control_plane.support import NOW, endpoint_record, resource_record, token_record, workload_spec
@@ -71,7 +71,7 @@ def test_each_change_makes_a_new_revision_and_nothing_else_does(store: Store) ->
         lambda: store.put_endpoint(endpoint),
         lambda: store.put_endpoint(replace(endpoint, address="10.0.0.8:15008")),
         lambda: store.delete_endpoint(*endpoint.key),
-        lambda: store.delete_resource(resource_record().key),
+        lambda: store.delete_resource(resource_record().key, at=NOW, by="me"),
         lambda: store.ensure_workload(workload_spec("billing"), NOW),
         store.next_revision,
     ]
@@ -83,7 +83,7 @@ def test_each_change_makes_a_new_revision_and_nothing_else_does(store: Store) ->
     store.put_endpoint(endpoint)
     assert store.put_endpoint(endpoint) is False
     assert store.delete_endpoint(workload.workload_id, "nobody") is False
-    assert store.delete_resource(resource_record().key) is False
+    assert store.delete_resource(resource_record().key, at=NOW, by="me") is False
     store.ensure_workload(workload_spec("billing"), NOW)
     store.put_token(token_record())
     assert store.revision == before + 1
@@ -229,6 +229,111 @@ def test_resources_are_listed_in_order_and_by_kind_and_namespace(store: Store) -
     assert [one.key.name for one in store.resources("AuthorizationPolicy", "shop")] == ["a", "b"]
     assert [one.key for one in store.resources("MeshConfig")] == [mesh]
     assert store.resource(mesh) == replace(resource_record(), key=mesh, version=store.revision)
+
+
+# --- rule 5: history
+
+
+def in_force(records: Sequence[ResourceRecord] | None) -> dict[str, str] | None:
+    """Name -> text."""
+    return None if records is None else {one.key.name: one.yaml for one in records}
+
+
+def test_every_change_of_resources_has_one_entry(store: Store) -> None:
+    """Who, when, what, and what became of each resource; newest first."""
+    assert (store.history(10), store.resources_version) == ([], 0)
+    store.apply_resources([resource_record("b"), resource_record("a", applied_at=NOW + 1)])
+    store.apply_resources([resource_record("a", yaml="# other", applied_at=NOW + 2, applied_by="anna")])
+    store.delete_resource(resource_record("b").key, at=NOW + 3, by="ben")
+    told = [
+        (one.at - NOW, one.by, one.what, [f"{change.what} {change.key.name}" for change in one.changes])
+        for one in store.history(10)
+    ]
+    assert told == [
+        (3.0, "ben", "delete", ["deleted b"]),
+        (2.0, "anna", "apply", ["updated a"]),
+        (0.0, "local operator", "apply", ["created a", "created b"]),
+    ]
+    assert store.history(1)[0].version == store.revision == store.resources_version
+
+
+def test_what_changes_nothing_has_no_entry(store: Store) -> None:
+    """Nor has what is no resource."""
+    store.apply_resources([resource_record()])
+    store.apply_resources([resource_record()])
+    store.apply_resources([])
+    store.delete_resource(resource_record("nobody").key, at=NOW, by="me")
+    workload = store.ensure_workload(workload_spec(), NOW)
+    store.put_endpoint(endpoint_record(workload.workload_id))
+    assert len(store.history(10)) == 1
+
+
+def test_history_is_read_in_pages(store: Store) -> None:
+    """`before` is the last version of the page before."""
+    for number in range(5):
+        store.apply_resources([resource_record(f"r{number}")])
+    first = store.history(2)
+    second = store.history(2, first[-1].version)
+    assert [one.changes[0].key.name for one in (*first, *second)] == ["r4", "r3", "r2", "r1"]
+
+
+def test_what_was_in_force_at_a_version_is_known(store: Store) -> None:
+    """Also at one that changed something else; and not at one that is yet to come."""
+    start = store.revision
+    store.apply_resources([resource_record("a"), resource_record("b")])
+    applied = store.revision
+    between = store.next_revision()
+    store.apply_resources([resource_record("a", yaml="# other")])
+    store.delete_resource(resource_record("b").key, at=NOW, by="me")
+    both = {"a": resource_record("a").yaml, "b": resource_record("b").yaml}
+    held = [in_force(store.resources_at(version)) for version in (start, applied, between, store.revision)]
+    assert held == [{}, both, both, {"a": "# other"}]
+    assert store.resources_at(store.revision + 1) is None
+    assert store.resources_at(applied) == [replace(resource_record(name), version=applied) for name in ("a", "b")]
+
+
+def test_a_rollback_is_a_new_version_with_the_old_resources(store: Store) -> None:
+    """What came since is gone, what went is back, what stayed is as it was."""
+    store.apply_resources([resource_record("kept"), resource_record("changed"), resource_record("dropped")])
+    wanted = store.revision
+    store.apply_resources([resource_record("changed", yaml="# other"), resource_record("new")])
+    store.delete_resource(resource_record("dropped").key, at=NOW, by="me")
+    before = store.revision
+    changes = store.restore_resources(wanted, at=NOW + 9, by="anna")
+    assert changes is not None
+    assert {one.key.name: one.what for one in changes} == {"changed": "updated", "dropped": "created", "new": "deleted"}
+    assert store.revision == before + 1
+    assert in_force(store.resources()) == in_force(store.resources_at(wanted))
+    assert {one.key.name: one.applied_by for one in store.resources()} == {
+        "kept": "local operator",
+        "changed": "anna",
+        "dropped": "anna",
+    }
+    entry = store.history(1)[0]
+    assert (entry.version, entry.at, entry.by, entry.what) == (before + 1, NOW + 9, "anna", f"rollback to {wanted}")
+
+
+def test_a_rollback_to_what_is_in_force_changes_nothing(store: Store) -> None:
+    """And one to a version nobody knows is told apart."""
+    store.apply_resources([resource_record()])
+    revision = store.revision
+    assert store.restore_resources(revision, at=NOW, by="me") == []
+    assert store.restore_resources(revision + 1, at=NOW, by="me") is None
+    assert (store.revision, len(store.history(10))) == (revision, 1)
+
+
+def test_a_change_that_fails_leaves_no_entry(store: Store) -> None:
+    """The history is written in the same transaction."""
+    store.apply_resources([resource_record("a")])
+    held = store.history(10)
+    with pytest.raises(ZeroDivisionError), store.transaction():  # noqa: PT012  # what it did before it failed matters
+        store.apply_resources([resource_record("b")])
+        raise ZeroDivisionError
+    assert store.history(10) == held
+    assert in_force(store.resources_at(store.revision)) == {"a": resource_record("a").yaml}
+
+
+# --- endpoints
 
 
 def test_an_endpoint_is_kept_as_told(store: Store) -> None:

@@ -25,7 +25,7 @@ def caller(role: Role) -> Caller:
 def test_the_table_is_complete() -> None:
     """Nothing is served that it does not list, and it lists nothing that is not served."""
     check_complete(declared())
-    assert len(TABLE) == 14
+    assert len(TABLE) == 17
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,7 @@ ALLOWED = {
     (Role.WORKLOAD, "/hauberk.v1.Identity/Renew"),
     (Role.WORKLOAD, "/hauberk.v1.Discovery/Watch"),
     *((Role.OPERATOR, f"/hauberk.v1.Config/{name}") for name in ("Apply", "Get", "List", "Delete", "Explain")),
+    *((Role.OPERATOR, f"/hauberk.v1.Config/{name}") for name in ("History", "Rollback", "Inventory")),
     *((Role.OPERATOR, f"/hauberk.v1.Admin/{name}") for name in ("CreateToken", "Status")),
     *(
         (role, f"/grpc.health.v1.Health/{name}")

@@ -124,7 +124,7 @@ def test_the_world_is_loaded_once_a_revision(store: SqliteStore, loader: WorldLo
     assert loader.load() is loader.load()
     store.apply_resources([resource_record(yaml=policy_yaml(action="DENY"))])
     assert compiled(loader, orders).policies[0].action is Action.DENY
-    store.delete_resource(resource_record().key)
+    store.delete_resource(resource_record().key, at=NOW, by="local operator")
     assert compiled(loader, orders).policies == ()
     epoch = loader.load().epoch
     store.new_epoch()

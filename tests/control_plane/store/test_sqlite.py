@@ -14,6 +14,7 @@ import pytest
 
 from control_plane import tokens
 from control_plane.errors import StoreDamaged, StoreError, StoreLocked, Unavailable
+from control_plane.store import sqlite_file
 from control_plane.store.sqlite import SqliteStore
 from tests.control_plane.support import NOW, resource_record, token_record, workload_spec
 
@@ -127,7 +128,7 @@ def test_a_migration_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Monk
     """One that fails half-way leaves the schema, and the version, it found."""
     path = tmp_path / "hauberk.db"
     filled(path)
-    steps = [(Path(__file__).parents[3] / "control_plane/store/migrations/0001_initial.sql").read_text()]
+    steps = list(sqlite_file.migrations())
     broken = [*steps, "CREATE TABLE half (x INTEGER) STRICT;\nINSERT INTO nowhere VALUES (1);\n"]
     monkeypatch.setattr("control_plane.store.sqlite_file.migrations", lambda: broken)
     with pytest.raises(StoreError):
@@ -135,7 +136,7 @@ def test_a_migration_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Monk
     mended = [*steps, "CREATE TABLE half (x INTEGER) STRICT;\n"]
     monkeypatch.setattr("control_plane.store.sqlite_file.migrations", lambda: mended)
     store = SqliteStore.open(path)
-    assert store._connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert store._connection.execute("PRAGMA user_version").fetchone() == (len(mended),)
     assert len(store.resources()) == 200
     store.close()
 
