@@ -13,6 +13,7 @@ from sidecar.net.pool import Pool
 from sidecar.net.tls import PeerCertificate
 from sidecar.rules.authz import Authorizer, Denied, PeerAuthorizer, Permit
 from sidecar.rules.errors import RoutingError
+from sidecar.rules.facts import Peer
 from sidecar.rules.routing import pick_port
 from sidecar.runtime import INBOUND, Call, Runtime
 
@@ -33,10 +34,14 @@ class _InForce(NamedTuple):
 class InboundPeer:
     """`ServerHandler` of one mesh connection: the requests of one verified peer."""
 
-    def __init__(self, runtime: Runtime, apps: Mapping[int, Pool], peer: PeerCertificate) -> None:
+    def __init__(
+        self, runtime: Runtime, apps: Mapping[int, Pool], peer: PeerCertificate, facts: Peer | None = None
+    ) -> None:
+        """`facts`: what policies may look at; None, the identity alone."""
         self.runtime = runtime
         self._apps = apps
         self._peer = peer
+        self._facts = facts or Peer(peer.identity)
         self._source = str(peer.identity)
         self._limits = runtime.config.limits
         self._in_force: _InForce | None = None
@@ -60,7 +65,7 @@ class InboundPeer:
         call.port = self._port(head)
 
         # 2 decide; the exchange is live already, so a policy change from here on finds it
-        verdict = in_force.judge.authorize(head.host, call.port, head.method.decode("ascii"), head.path)
+        verdict = in_force.judge.authorize(head.host, call.port, head.method.decode("ascii"), head.path, head.fields)
         if isinstance(verdict, Denied):
             self.runtime.deny(exchange, call, verdict)
             return
@@ -82,7 +87,7 @@ class InboundPeer:
 
     def judge_again(self, head: RequestHead, port: int) -> Permit | Denied:
         """With the policy of now."""
-        return self._policy().judge.authorize(head.host, port, head.method.decode("ascii"), head.path)
+        return self._policy().judge.authorize(head.host, port, head.method.decode("ascii"), head.path, head.fields)
 
     def _policy(self) -> _InForce:
         """The peer's rules are compiled once per snapshot (and hold a DENY also against `/admin;x`, row C06).
@@ -94,7 +99,7 @@ class InboundPeer:
             client_cert = f"By={own_id};Hash={self._peer.sha256_hex};URI={self._source}"
             self._in_force = _InForce(
                 authorizer,
-                authorizer.for_peer(self._peer.identity),
+                authorizer.for_peer(self._facts),
                 own_id,
                 snapshot.version,
                 (b"x-forwarded-client-cert", client_cert.encode("ascii")),

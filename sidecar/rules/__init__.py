@@ -3,11 +3,17 @@
 The proxy enforces with these, and the control plane explains and tests with the very same (design.md, decision 9).
 
     snapshot.py   what the control plane told this sidecar, as frozen values
-    decode.py     the wire form -> Snapshot, whole or not at all
-    match.py      Istio's string matching: exact, prefix, suffix, presence. The only matcher there is
-    conditions.py the fields of a rule, compiled to tests
-    authz.py      may this caller do this? Facts -> Permit | Denied; also specialised to one caller
-    path_index.py which rules can match a path at all
+    decode.py     the wire form -> Snapshot, whole or not at all; decode_policies.py, decode_values.py are its parts
+    facts.py      what is known of one request: the connection's peer, the verified token
+    paths.py      one canonical path per request: matched, routed and forwarded
+    keys.py       the attributes a `when` condition may name
+    match.py      Istio's string matching: exact, prefix, suffix, presence, path templates; addresses.py, that of IPs
+    authz.py      may this caller do this? Facts -> Permit | Denied. Read its docstring first, then in this order:
+      conditions.py    the fields of a rule, compiled to tests of attributes (request_facts.py has those of a request)
+      compiled.py      a rule, and what is left of it once the caller is known
+      rule_index.py    which rules can match at all
+      judge.py         verdicts for one caller's requests, remembered
+      verdict.py       Permit and Denied
     explain.py    why, and what was the nearest miss
     routing.py    a Host and port -> which service, which of its ports
     balance.py    which endpoint: power of two choices

@@ -8,247 +8,175 @@ Theory of operation. The order is Istio's
     3  there are ALLOW policies, none matched  -> Denied by default
     4  there are none                          -> the mesh's default action
 
+AUDIT rules decide nothing; those that match are named in the answer. Policies in shadow decide nothing either: the
+answer says what it would be if they were enforced, when that is another.
+
 Neither the order of policies nor of rules can change a verdict (security.md H04). So that it cannot change which rule
 is *named* either, rules are tried sorted by namespace, name and index.
 
-A rule is compiled to two lists of alternatives, callers and operations. An alternative is a tuple of tests, all of
-which must hold; a rule matches if one alternative of each list holds. "No condition" is one alternative without tests.
-A test takes one attribute of the request as a string; an attribute that the request lacks is the empty string.
+What a request lacks is told in `conditions` (C23, C24). A path with `;parameters` is read in two ways by the servers
+there are. DENY and AUDIT rules are held against both, the path as it is and without them (C06); ALLOW rules against the
+path as it is, which is also what is forwarded, except for what they except: `notPaths` of an ALLOW rule is held against
+both. All paths are compared in one spelling (`match.one_spelling`).
 
-What a request lacks (C23, C24):
-  * no principal (nobody authenticated), or a principal without a namespace;
-  * no method, host and path: an opaque TCP exchange, known by its empty method.
-In an ALLOW rule a test of a missing attribute never holds, not even a negative one: `notPrincipals: [x]` is not a way
-in for somebody without a name, and an ALLOW rule with HTTP fields never lets TCP through. In a DENY rule a negative
-test holds for a missing attribute, and on TCP the HTTP fields are left out: the rule denies by what remains.
-
-A path with `;parameters` is read in two ways by the servers there are. DENY rules are held against both, the path as it
-is and without them (C06); ALLOW rules against the path as it is, which is also what is forwarded, except for what they
-except: `notPaths` of an ALLOW rule is held against both. All paths are compared in one spelling (`match.one_spelling`).
+There are two ways to a verdict, and a test that they agree. `Authorizer.authorize` tries every rule against all facts:
+slow, for explaining. The proxy goes by `Authorizer.for_peer`, once for each connection: what is left of the rules for
+that caller (`compiled`), found by what a request asks for (`rule_index`), and verdicts remembered (`judge`). The cost
+of a request does not grow with rules that cannot match. Rules that make no difference between callers are put in order
+once for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Generator
 from typing import TYPE_CHECKING, final
 
+from sidecar.rules.compiled import CompiledRule, RuleCompiler
 from sidecar.rules.conditions import (
-    METHOD,
-    PATH,
-    Attributes,
-    Condition,
-    Tests,
-    negated,
-    never_of_the_missing,
-    only_ports,
-    operation_conditions,
-    source_conditions,
+    OperationAttributes,
+    PeerAttributes,
+    Scope,
 )
-from sidecar.rules.match import host_of, one_spelling, without_params, without_query
-from sidecar.rules.path_index import PathIndex
-from sidecar.rules.snapshot import Action, AuthorizationPolicy, Rule, Snapshot
+from sidecar.rules.facts import Facts, Peer, Token
+from sidecar.rules.judge import Book, PeerAuthorizer, with_shadow
+from sidecar.rules.keys import Attribute, Key
+from sidecar.rules.request_facts import RequestFacts, operation_attributes, peer_attributes
+from sidecar.rules.snapshot import Action, Snapshot
+from sidecar.rules.verdict import (
+    ALLOW_MATCHED,
+    DEFAULT_ALLOW,
+    DEFAULT_DENY,
+    DEFAULT_RULE,
+    DENY_MATCHED,
+    NO_ALLOW_MATCHED,
+    SEAL,
+    Denied,
+    Permit,
+    Verdict,
+)
 
 if TYPE_CHECKING:
-    from certs.spiffe_id import SpiffeId
     from sidecar.rules.explain import Explanation
 
-DEFAULT_RULE = "default"
+__all__ = [
+    "ALLOW_MATCHED",
+    "DEFAULT_ALLOW",
+    "DEFAULT_DENY",
+    "DEFAULT_RULE",
+    "DENY_MATCHED",
+    "NO_ALLOW_MATCHED",
+    "Authorizer",
+    "Denied",
+    "Facts",
+    "Peer",
+    "PeerAuthorizer",
+    "Permit",
+    "Token",
+    "Verdict",
+]
 
-REMEMBERED_MAX = 512
-"""Verdicts, for each caller; when there are more, all are forgotten. Some 150 KiB at most."""
-REMEMBERED_CHARACTERS_MAX = 160
-"""Of host, method and path together."""
-CALLERS_MAX = 256
+CALLERS_MAX = 1_024
 """Callers whose authorizers are kept for their next connection."""
-
-DENY_MATCHED = "a DENY rule matched"
-ALLOW_MATCHED = "an ALLOW rule matched"
-NO_ALLOW_MATCHED = "no ALLOW rule matched"
-DEFAULT_DENY = "no ALLOW policy selects this workload and the default is DENY"
-DEFAULT_ALLOW = "no ALLOW policy selects this workload and the default is ALLOW"
-
-_SEAL = object()
-
-
-@final
-class Permit:
-    """Leave to open one upstream exchange. Only an authorizer makes them; opening an upstream takes one."""
-
-    __slots__ = ("rule", "version")
-
-    rule: str
-    """"namespace/name#rule-index", or "default"."""
-    version: int
-    """Of the snapshot that was decided with."""
-
-    def __init__(self, seal: object, rule: str, version: int) -> None:
-        if seal is not _SEAL:
-            raise TypeError("a Permit is made by an Authorizer only")
-        object.__setattr__(self, "rule", rule)
-        object.__setattr__(self, "version", version)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a Permit does not change")
-
-    def __reduce__(self) -> str:
-        raise TypeError("a Permit is made by an Authorizer only")
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Permit):
-            return NotImplemented
-        return (self.rule, self.version) == (other.rule, other.version)
-
-    def __hash__(self) -> int:
-        return hash((self.rule, self.version))
-
-    def __repr__(self) -> str:
-        return f"<Permit by {self.rule} at version {self.version}>"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Denied:
-    """No. `reason` is one of this module's constants."""
-
-    rule: str
-    """"namespace/name#rule-index", or "default"."""
-    reason: str
-    version: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """All that a decision may depend on."""
-
-    principal: SpiffeId | None
-    """From the verified certificate; None: nobody authenticated."""
-    host: str = ""
-    """Lower case, no port."""
-    port: int
-    """The service's port that was asked for."""
-    method: str = ""
-    """Empty: not HTTP but an opaque TCP exchange; `host` and `path` are empty too."""
-    path: str = ""
-    """Canonical, no query."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledRule:
-    """One rule of one policy. `verdict` is made once: an answer costs no allocation."""
-
-    name: str
-    source: str
-    sources: tuple[tuple[Condition, ...], ...]
-    operations: tuple[tuple[Condition, ...], ...]
-    source_tests: tuple[Tests, ...]
-    http_tests: tuple[Tests, ...]
-    tcp_tests: tuple[Tests, ...]
-    verdict: Permit | Denied
-
-
-@final
-class PeerAuthorizer:
-    """The authorizer of one caller: rules that cannot match it are gone, the others are reduced to their operations.
-
-    A verdict is a pure function of what is asked, so those of short paths are remembered, up to a bound."""
-
-    __slots__ = ("_allow", "_deny", "_deny_tcp", "_otherwise", "_remembered")
-
-    def __init__(self, deny: list[CompiledRule], allow: list[CompiledRule], otherwise: Permit | Denied) -> None:
-        self._deny = _Operations(deny)
-        self._deny_tcp = tuple((rule.tcp_tests, rule.verdict) for rule in deny)
-        self._allow = _Operations(allow)
-        self._otherwise = otherwise
-        self._remembered: dict[tuple[str, int, str, str], Permit | Denied] = {}
-
-    def __repr__(self) -> str:
-        return f"<PeerAuthorizer {len(self._deny_tcp)} DENY, {len(self._allow.rules)} ALLOW>"
-
-    def authorize(self, host: str, port: int, method: str, path: str) -> Permit | Denied:
-        """The verdict. Shapes as in `Facts`; the hot path of every request."""
-        asked = (host, port, method, path)
-        verdict = self._remembered.get(asked)
-        if verdict is None:
-            verdict = self._judge(_operation_attributes(host, port, method, path))
-            if len(host) + len(method) + len(path) <= REMEMBERED_CHARACTERS_MAX:
-                if len(self._remembered) >= REMEMBERED_MAX:
-                    self._remembered.clear()
-                self._remembered[asked] = verdict
-        return verdict
-
-    def _judge(self, attributes: Attributes) -> Permit | Denied:
-        if attributes[METHOD]:
-            denied = self._deny.first(attributes)
-            if denied is None and ";" in attributes[PATH]:
-                denied = self._deny.first(without_path_params(attributes))
-        else:
-            denied = next((v for tests, v in self._deny_tcp if _one_holds(tests, attributes)), None)
-        return denied or self._allow.first(attributes) or self._otherwise
-
-
-@final
-class _Operations:
-    """The operations of rules of one action, found by path."""
-
-    __slots__ = ("_index", "rules")
-
-    def __init__(self, rules: list[CompiledRule]) -> None:
-        self.rules = tuple((rule.http_tests, rule.verdict) for rule in rules)
-        self._index = PathIndex([_wanted_paths(rule.operations) for rule in rules])
-
-    def first(self, attributes: Attributes) -> Permit | Denied | None:
-        """The verdict of the first rule that matches."""
-        for number in self._index.candidates(attributes[PATH]):
-            tests, verdict = self.rules[number]
-            if _one_holds(tests, attributes):
-                return verdict
-        return None
+SLICE = 64
+"""Rules compiled between two yields."""
 
 
 @final
 class Authorizer:
     """All policies of one snapshot, compiled."""
 
-    __slots__ = ("_callers", "allow_rules", "deny_rules", "otherwise", "version")
-
     def __init__(self, snapshot: Snapshot) -> None:
-        """Raises ValueError for a policy value that is none of the four shapes; `decode` never lets one in."""
-        policies = sorted(snapshot.policies, key=lambda policy: (policy.namespace, policy.name))
+        """Raises ValueError for a policy value that is none of its kind; `decode` never lets one in."""
+        for _ in self._build(snapshot):
+            pass
+
+    @classmethod
+    def compiling(cls, snapshot: Snapshot) -> Generator[None, None, Authorizer]:
+        """The same in slices of a few milliseconds, for whoever has requests to serve meanwhile."""
+        self = cls.__new__(cls)
+        yield from self._build(snapshot)
+        return self
+
+    def _build(self, snapshot: Snapshot) -> Generator[None, None, None]:
         self.version = snapshot.version
-        self.deny_rules = _compile(policies, Action.DENY, snapshot.version)
-        self.allow_rules = _compile(policies, Action.ALLOW, snapshot.version)
-        self.otherwise = _otherwise(snapshot)
-        self._callers: dict[SpiffeId | None, PeerAuthorizer] = {}
+        proxies = self._trusted_proxies_count = snapshot.trusted_proxies_count
+        policies = sorted(snapshot.policies, key=lambda policy: (policy.namespace, policy.name))
+        compilers = {action: RuleCompiler(action, proxies) for action in Action}
+        rules: list[CompiledRule] = []
+        for policy in policies:
+            for index, rule in enumerate(policy.rules):
+                verdict = _verdict(policy.action, f"{policy.full_name}#{index}", snapshot.version)
+                rules.append(compilers[policy.action].compile(policy, index, rule, len(rules), verdict))
+                if len(rules) % SLICE == 0:
+                    yield
+        self._rules = {rule.name: rule for rule in rules}
+        enforced = [policy for policy in policies if not policy.shadow]
+        # An ALLOW policy counts by being there, with or without rules: `rules: []` means nobody, not everybody (H03).
+        otherwise = _otherwise(snapshot, any(policy.action is Action.ALLOW for policy in enforced))
+        self._book = yield from Book.building([rule for rule in rules if not rule.shadow], otherwise, proxies)
+        self._shadow_book: Book | None = None
+        if len(enforced) != len(policies):
+            otherwise = _otherwise(snapshot, any(policy.action is Action.ALLOW for policy in policies))
+            tried = [rule for rule in rules if not (rule.shadow and rule.action is Action.AUDIT)]
+            self._shadow_book = yield from Book.building(tried, otherwise, proxies)
+        self._callers: dict[PeerAttributes, PeerAuthorizer] = {}
+        conditions = [
+            c for rule in rules for part in (rule.sources, rule.operations, rule.when) for cs in part for c in cs
+        ]
+        keys = {c.attribute for c in conditions if isinstance(c.attribute, Key)}
+        self.header_names = frozenset(key.names[0] for key in keys if key.attribute is Attribute.HEADER)
+        """What policies look at, enforced and in shadow."""
+        self.claim_names = frozenset(key.names for key in keys if key.attribute is Attribute.CLAIM)
+        # What no rule looks at makes no difference between callers.
+        self._looked_at = frozenset(c.attribute for c in conditions if c.scope is Scope.PEER)
 
     def __repr__(self) -> str:
-        return f"<Authorizer version {self.version}, {len(self.deny_rules)} DENY, {len(self.allow_rules)} ALLOW>"
+        rules = self._book.rules
+        return f"<Authorizer version {self.version}, {len(rules[Action.DENY])} DENY, {len(rules[Action.ALLOW])} ALLOW>"
 
-    def authorize(self, facts: Facts) -> Permit | Denied:
-        caller = caller_attributes(facts.principal)
-        operation = _operation_attributes(facts.host, facts.port, facts.method, facts.path)
-        readings = (operation, without_path_params(operation)) if ";" in operation[PATH] else (operation,)
-        for reading in readings:
-            for rule in self.deny_rules:
-                tests = rule.http_tests if facts.method else rule.tcp_tests
-                if _one_holds(rule.source_tests, caller) and _one_holds(tests, reading):
-                    return rule.verdict
-        for rule in self.allow_rules:
-            if _one_holds(rule.source_tests, caller) and _one_holds(rule.http_tests, operation):
-                return rule.verdict
-        return self.otherwise
+    @property
+    def otherwise(self) -> Verdict:
+        """What happens when no rule matches."""
+        return self._book.otherwise
 
-    def for_peer(self, principal: SpiffeId | None) -> PeerAuthorizer:
-        """The authorizer of one caller. The first time it costs one look at each rule; keep it with the connection."""
-        peer = self._callers.get(principal)
-        if peer is None:
-            caller = caller_attributes(principal)
-            deny = [rule for rule in self.deny_rules if _one_holds(rule.source_tests, caller)]
-            allow = [rule for rule in self.allow_rules if _one_holds(rule.source_tests, caller)]
+    @property
+    def has_shadow(self) -> bool:
+        return self._shadow_book is not None
+
+    def rules(self, action: Action) -> tuple[CompiledRule, ...]:
+        """Those enforced, in order."""
+        return self._book.rules[action]
+
+    def rule(self, name: str) -> CompiledRule | None:
+        """By its name, in shadow too; None for the default."""
+        return self._rules.get(name)
+
+    def rule_source(self, name: str) -> str:
+        """ "file:line" of the rule; "" for the default."""
+        rule = self._rules.get(name)
+        return rule.source if rule else ""
+
+    def authorize(self, facts: Facts) -> Verdict:
+        """The slow way, and all that facts may hold."""
+        proxies = self._trusted_proxies_count
+        peer, operation, request = attributes_of(facts, proxies)
+        verdict = self._book.try_all(peer, operation, request)
+        if self._shadow_book is None:
+            return verdict
+        return with_shadow(verdict, self._shadow_book.try_all(peer, operation, request))
+
+    def for_peer(self, peer: Peer) -> PeerAuthorizer:
+        """The authorizer of one caller. The first time it costs a look at each rule that may be about that caller."""
+        attributes = peer_attributes(peer)
+        known_as = tuple(value if index in self._looked_at else "" for index, value in enumerate(attributes))
+        held = self._callers.get(known_as)
+        if held is None:
+            shadow = None if self._shadow_book is None else PeerAuthorizer(self._shadow_book, attributes, None)
+            held = PeerAuthorizer(self._book, attributes, shadow)
             if len(self._callers) >= CALLERS_MAX:
                 self._callers.clear()
-            peer = self._callers[principal] = PeerAuthorizer(deny, allow, self.otherwise)
-        return peer
+            self._callers[known_as] = held
+        return held
 
     def explain(self, facts: Facts, *, near_misses_max: int = 5) -> Explanation:
         """The same verdict as `authorize`, with its reason and the ALLOW rules that came nearest."""
@@ -256,99 +184,35 @@ class Authorizer:
 
         return explain(self, facts, near_misses_max=near_misses_max)
 
-
-def caller_attributes(principal: SpiffeId | None) -> Attributes:
-    """(principal without scheme, namespace); empty where there is none."""
-    if principal is None:
-        return "", ""
-    return principal.principal, principal.namespace or ""
+    def attributes(self, facts: Facts) -> tuple[PeerAttributes, OperationAttributes, RequestFacts]:
+        """As the tests see them."""
+        return attributes_of(facts, self._trusted_proxies_count)
 
 
-def operation_attributes(facts: Facts) -> Attributes:
-    """(host, port, method, path) as the tests see them."""
-    return _operation_attributes(facts.host, facts.port, facts.method, facts.path)
+def attributes_of(facts: Facts, proxies: int) -> tuple[PeerAttributes, OperationAttributes, RequestFacts]:
+    peer = peer_attributes(facts.peer, facts.remote_ip if proxies == 0 else None)
+    operation = operation_attributes(facts.host, facts.port, facts.method, facts.path)
+    fields = [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in facts.headers]
+    remote_ip = facts.remote_ip if proxies else None
+    if not facts.method:
+        return peer, operation, RequestFacts((), None)
+    return peer, operation, RequestFacts(fields, facts.token, trusted_proxies_count=proxies, remote_ip=remote_ip)
 
 
-def without_path_params(attributes: Attributes) -> Attributes:
-    """The other reading of an operation whose path has `;parameters`."""
-    return *attributes[:PATH], without_params(attributes[PATH])
-
-
-def _operation_attributes(host: str, port: int, method: str, path: str) -> Attributes:
-    if not method:
-        return "", str(port), "", ""
-    # The border has done all this. Done again it costs little, and a border that forgets opens no hole (C10, C15-C17).
-    path = without_query(path)
-    if "%" in path or "*" in path:  # a `*` of a policy is a wildcard, so policies write that character encoded
-        path = one_spelling(path).replace("*", "%2A")
-    return host_of(host), str(port), method, path
-
-
-def _one_holds(alternatives: tuple[Tests, ...], attributes: Attributes) -> bool:
-    for tests in alternatives:
-        for index, test in tests:
-            if not test(attributes[index]):
-                break
-        else:
-            return True
-    return False
-
-
-def _otherwise(snapshot: Snapshot) -> Permit | Denied:
-    """What happens when no rule matches."""
-    # An ALLOW policy counts by being there, with or without rules: `rules: []` means nobody, not everybody (H03).
-    if any(policy.action is Action.ALLOW for policy in snapshot.policies):
-        return Denied(rule=DEFAULT_RULE, reason=NO_ALLOW_MATCHED, version=snapshot.version)
-    match snapshot.default_action:
+def _verdict(action: Action, rule: str, version: int) -> Verdict | None:
+    match action:
         case Action.ALLOW:
-            return Permit(_SEAL, DEFAULT_RULE, snapshot.version)
+            return Permit(SEAL, rule, version)
         case Action.DENY:
-            return Denied(rule=DEFAULT_RULE, reason=DEFAULT_DENY, version=snapshot.version)
-        case _:
-            raise AssertionError("the default allows or denies")
-
-
-def _compile(policies: Iterable[AuthorizationPolicy], action: Action, version: int) -> tuple[CompiledRule, ...]:
-    return tuple(
-        _compile_rule(policy, index, rule, version)
-        for policy in policies
-        if policy.action is action
-        for index, rule in enumerate(policy.rules)
-    )
-
-
-def _compile_rule(policy: AuthorizationPolicy, index: int, rule: Rule, version: int) -> CompiledRule:
-    name = f"{policy.full_name}#{index}"
-    allow = policy.action is Action.ALLOW
-    negative = never_of_the_missing if allow else negated
-    sources = tuple(source_conditions(source, negative) for source in rule.sources)
-    operations = tuple(operation_conditions(operation, negative) for operation in rule.operations)
-    http_tests = _tests(operations)
-    return CompiledRule(
-        name=name,
-        source=policy.source,
-        sources=sources,
-        operations=operations,
-        source_tests=_tests(sources),
-        http_tests=http_tests,
-        # On TCP every HTTP attribute is missing, so ALLOW tests fail by themselves; DENY keeps its port tests only.
-        tcp_tests=http_tests if allow else _tests(only_ports(operations)),
-        verdict=Permit(_SEAL, name, version) if allow else Denied(rule=name, reason=DENY_MATCHED, version=version),
-    )
-
-
-def _wanted_paths(operations: tuple[tuple[Condition, ...], ...]) -> list[str] | None:
-    """All paths of which a request must match one; None if it may match the rule without."""
-    wanted: list[str] = []
-    for conditions in operations:
-        paths = next((c.wanted for c in conditions if c.field == "paths"), None)
-        if paths is None:
+            return Denied(rule=rule, reason=DENY_MATCHED, version=version)
+        case Action.AUDIT:
             return None
-        wanted += paths
-    return wanted or None
 
 
-def _tests(alternatives: tuple[tuple[Condition, ...], ...]) -> tuple[Tests, ...]:
-    if not alternatives:
-        return ((),)  # no condition: one alternative that asks nothing
-    return tuple(tuple((c.attribute, c.test) for c in conditions) for conditions in alternatives)
+def _otherwise(snapshot: Snapshot, has_allow_policy: bool) -> Verdict:
+    """What happens when no rule matches."""
+    if has_allow_policy:
+        return Denied(rule=DEFAULT_RULE, reason=NO_ALLOW_MATCHED, version=snapshot.version)
+    if snapshot.default_action is Action.ALLOW:
+        return Permit(SEAL, DEFAULT_RULE, snapshot.version)
+    return Denied(rule=DEFAULT_RULE, reason=DEFAULT_DENY, version=snapshot.version)

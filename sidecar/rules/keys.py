@@ -20,6 +20,8 @@ HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 """RFC 9110 section 5.1."""
 CLAIM_NAME = re.compile(r"[^\x00-\x20\x7f\[\]]{1,256}", re.ASCII)
 CLAIM_DEPTH_MAX = 8
+_INSTEAD = {"host": "use hosts in `to`", "traceparent": "it is the mesh's own"}
+"""Headers that are not among a request's fields when it is judged."""
 
 
 class Attribute(Enum):
@@ -77,7 +79,10 @@ def parse_key(text: str) -> Key:
     if attribute is Attribute.HEADER:
         if len(names) != 1 or not HEADER_NAME.fullmatch(names[0]):
             raise ValueError("name one header: request.headers[x-token]")
-        return Key(attribute, (names[0].lower(),))
+        name = names[0].lower()
+        if name in _INSTEAD:
+            raise ValueError(f"the header {name} cannot be looked at: {_INSTEAD[name]}")
+        return Key(attribute, (name,))
     if not 1 <= len(names) <= CLAIM_DEPTH_MAX or not all(map(CLAIM_NAME.fullmatch, names)):
         raise ValueError(f"name a claim, at most {CLAIM_DEPTH_MAX} deep: request.auth.claims[realm][roles]")
     return Key(attribute, names)

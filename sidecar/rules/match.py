@@ -7,6 +7,9 @@ A policy value is one of four things (https://istio.io/latest/docs/reference/con
     *abc    suffix     the value ends with `abc` (and may be `abc` itself)
     *       presence   the value is not empty
 
+Paths may also be templates: `{*}` is one segment that is not empty, `{**}` one or more segments that may be empty, so
+`/a/{**}` matches `/a/` and all below it, and `/a/{*}/b` matches `/a/x/b` but neither `/a//b` nor `/a/x/y/b`.
+
 There are no regular expressions here, so nothing backtracks (security.md H10) and a `.` in an identity is a `.` (C21).
 An empty value, which is how a missing attribute is written, is matched by none of the four (C24).
 """
@@ -20,6 +23,7 @@ from enum import Enum
 Matcher = Callable[[str], bool]
 
 PRESENCE = "*"
+ONE_SEGMENT, ANY_SEGMENTS = "{*}", "{**}"
 
 _PARAMS = re.compile(r";[^/]*")
 _SLASHES = re.compile(r"/{2,}")
@@ -70,6 +74,57 @@ def compile_matcher(values: Iterable[str]) -> Matcher:
         return value in exact or value.startswith(prefixes) or value.endswith(suffixes)
 
     return matches
+
+
+def is_template(path: str) -> bool:
+    return "{" in path
+
+
+def template_prefix(template: str) -> str:
+    """What every path that matches begins with."""
+    return template[: template.index("{")]
+
+
+def compile_template(template: str) -> Matcher:
+    """Raises ValueError for what is no template: operators are whole segments, and there is one `{**}` at most.
+
+    The path is cut into segments and each is compared once: there is nothing to backtrack to."""
+    segments = template.split("/")
+    if segments[0] or any(
+        ("{" in s or "}" in s or "*" in s) and s not in (ONE_SEGMENT, ANY_SEGMENTS) for s in segments
+    ):
+        raise ValueError("a template begins with /, and {*} or {**} is a whole segment")
+    if segments.count(ANY_SEGMENTS) > 1:
+        raise ValueError("a template has one {**} at most")
+    if ANY_SEGMENTS not in segments:
+        return lambda path: _segments_match(segments, path.split("/"))
+    at = segments.index(ANY_SEGMENTS)
+    head, tail = segments[:at], segments[at + 1 :]
+    fewest = len(segments)
+
+    def matches(path: str) -> bool:
+        parts = path.split("/")
+        if len(parts) < fewest:
+            return False
+        return _segments_match(head, parts[:at]) and _segments_match(tail, parts[len(parts) - len(tail) :])
+
+    return matches
+
+
+def _segments_match(wanted: list[str], parts: list[str]) -> bool:
+    return len(wanted) == len(parts) and all(
+        part != "" if want == ONE_SEGMENT else want == part for want, part in zip(wanted, parts, strict=True)
+    )
+
+
+def compile_paths(values: Iterable[str]) -> Matcher:
+    """As `compile_matcher`, for paths: templates too. Raises ValueError."""
+    values = tuple(values)
+    templates = tuple(compile_template(value) for value in values if is_template(value))
+    if not templates:
+        return compile_matcher(values)
+    others = compile_matcher(value for value in values if not is_template(value))
+    return lambda path: others(path) or any(matches(path) for matches in templates)
 
 
 def host_of(authority: str) -> str:

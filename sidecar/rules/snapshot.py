@@ -72,7 +72,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class When:
-    """One attribute: it must match one of `values` (if there are any) and none of `not_values`. One of them is there."""
+    """One attribute: it must match one of `values`, if there are any, and none of `not_values`."""
 
     key: str
     """Istio's name of it; `rules.keys.parse_key` reads it."""

@@ -38,7 +38,7 @@ DISTINCT = [
 def verdicts(authorizer: Authorizer, about: Facts) -> tuple[bool, bool]:
     """As the two ways to ask say it: whole facts, and a connection's own authorizer."""
     one = authorizer.authorize(about)
-    other = authorizer.for_peer(about.principal).authorize(about.host, about.port, about.method, about.path)
+    other = authorizer.for_peer(about.peer).authorize(about.host, about.port, about.method, about.path)
     return isinstance(one, Permit), isinstance(other, Permit)
 
 

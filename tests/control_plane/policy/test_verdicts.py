@@ -465,7 +465,7 @@ def test_verdict(policies: str, case: str) -> None:
     asked, wanted = read_case(case)
     current = snapshot(read, default=default)
     verdict = Authorizer(current).authorize(asked)
-    peer = Authorizer(current).for_peer(asked.principal)
+    peer = Authorizer(current).for_peer(asked.peer)
     assert peer.authorize(asked.host, asked.port, asked.method, asked.path) == verdict
     rule = "" if verdict.rule == "default" else " " + verdict.rule.removeprefix("shop/")
     assert ("allow" if isinstance(verdict, Permit) else "deny") + rule == wanted

@@ -9,7 +9,7 @@ import pickle
 import pytest
 
 from sidecar.rules import authz
-from sidecar.rules.authz import Authorizer, Denied, Permit
+from sidecar.rules.authz import Authorizer, Denied, Peer, Permit
 from sidecar.rules.snapshot import Action, AuthorizationPolicy, Operation, Rule, Source
 from tests.sidecar.rules.builders import allow, deny, facts, policy, snapshot, tcp_facts, workload
 
@@ -20,7 +20,7 @@ def verdict(*policies: AuthorizationPolicy, asked: authz.Facts, default: Action 
     """ "allow by RULE" or "deny by RULE", after checking that the peer's own authorizer agrees."""
     authorizer = Authorizer(snapshot(policies, default=default))
     found = authorizer.authorize(asked)
-    peer = authorizer.for_peer(asked.principal)
+    peer = authorizer.for_peer(asked.peer)
     assert found == peer.authorize(asked.host, asked.port, asked.method, asked.path)
     return f"{'allow' if isinstance(found, Permit) else 'deny'} by {found.rule}"
 
@@ -209,14 +209,14 @@ def test_a_peers_authorizer_holds_only_rules_that_can_match_it() -> None:
     rules = [Rule(sources=(Source(principals=(f"mesh.local/ns/shop/sa/{n}",)),)) for n in ("web", "edge", "load")]
     authorizer = Authorizer(snapshot([allow(*rules), deny(rules[1]), deny(Rule(), name="e")]))
     assert repr(authorizer) == "<Authorizer version 7, 2 DENY, 3 ALLOW>"
-    assert repr(authorizer.for_peer(workload("web"))) == "<PeerAuthorizer 1 DENY, 1 ALLOW>"
-    assert repr(authorizer.for_peer(workload("edge"))) == "<PeerAuthorizer 2 DENY, 1 ALLOW>"
-    assert repr(authorizer.for_peer(None)) == "<PeerAuthorizer 1 DENY, 0 ALLOW>"
+    assert repr(authorizer.for_peer(Peer(workload("web")))) == "<PeerAuthorizer 1 DENY, 1 ALLOW>"
+    assert repr(authorizer.for_peer(Peer(workload("edge")))) == "<PeerAuthorizer 2 DENY, 1 ALLOW>"
+    assert repr(authorizer.for_peer(Peer(None))) == "<PeerAuthorizer 1 DENY, 0 ALLOW>"
 
 
 def test_an_answer_makes_no_new_object() -> None:
     """Verdicts are made once a rule and snapshot."""
-    peer = Authorizer(snapshot([allow(Rule())])).for_peer(workload("web"))
+    peer = Authorizer(snapshot([allow(Rule())])).for_peer(Peer(workload("web")))
     assert peer.authorize("a", 1, "GET", "/") is peer.authorize("b", 2, "PUT", "/x")
 
 

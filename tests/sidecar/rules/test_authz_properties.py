@@ -173,7 +173,7 @@ def test_the_authorizer_decides_as_the_documentation_says(
     authorizer = Authorizer(snapshot(policies, default=default))
     verdict = authorizer.authorize(asked)
     assert judge(policies, asked, default) == (isinstance(verdict, Permit), verdict.rule)
-    assert verdict == authorizer.for_peer(asked.principal).authorize(asked.host, asked.port, asked.method, asked.path)
+    assert verdict == authorizer.for_peer(asked.peer).authorize(asked.host, asked.port, asked.method, asked.path)
     explanation = authorizer.explain(asked)
     assert (explanation.allowed, explanation.rule) == (isinstance(verdict, Permit), verdict.rule)
     assert explanation.version == verdict.version

@@ -186,7 +186,7 @@ REFUSED = [
     ("trust_anchors_der", [], "trust_anchors_der"),
     ("trust_anchors_der", [b"not DER"], "trust_anchors_der"),
     ("policies.0.action", pb.ACTION_UNSPECIFIED, "policies[0].action"),
-    ("policies.0.action", 3, "policies[0].action"),
+    ("policies.0.action", 4, "policies[0].action"),
     ("policies.0.name", "", "policies[0].name"),
     ("policies.0.name", "a\0b", "policies[0].name"),
     ("policies.0.namespace", "SHOP", "policies[0].namespace"),

@@ -1,0 +1,172 @@
+"""Which of many rules can match a request at all: a few look-ups, whatever the number of those that cannot.
+
+A rule that names texts for an attribute (paths, hosts, a header ...) is filed under each of them: exact ones in one
+dictionary, prefixes and suffixes in one dictionary for each length that occurs; the number of lengths is small and
+comes from policies, never from a request. A template counts as the prefix before its first operator. Rules that name
+nothing for the attribute are filed under the next attribute, and so are the rules of one text if they are many. Those
+that no attribute tells apart are candidates always.
+
+The index never decides. It leaves out what cannot match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+
+from sidecar.rules.keys import Key
+from sidecar.rules.match import Shape, is_template, shape_of, template_prefix
+
+Texts = tuple[str, ...]
+Value = str | Texts
+AttributeId = int | Key
+Look = Callable[[AttributeId], Value]
+"""An attribute -> what the request has: one text, several, or none ("" or ())."""
+
+FEW = 8
+"""So many rules are tried faster than told apart."""
+SLICE = 256
+"""Rules filed between two yields."""
+
+
+class Entry:
+    """One rule to be filed."""
+
+    __slots__ = ("number", "wanted")
+
+    def __init__(self, number: int, wanted: Mapping[AttributeId, Texts]) -> None:
+        """`wanted`: attribute -> the texts of which it must match one, for every attribute that must match one."""
+        self.number = number
+        self.wanted = wanted
+
+
+class RuleIndex:
+    """Rules by number. Never changed once built."""
+
+    __slots__ = ("_few", "_tree")
+
+    def __init__(self, entries: Sequence[Entry], attributes: Sequence[AttributeId]) -> None:
+        for _ in self._build(entries, attributes):
+            pass
+
+    @classmethod
+    def building(cls, entries: Sequence[Entry], attributes: Sequence[AttributeId]) -> Generator[None, None, RuleIndex]:
+        """The same in slices of about a millisecond."""
+        index = cls.__new__(cls)
+        yield from index._build(entries, attributes)
+        return index
+
+    def _build(self, entries: Sequence[Entry], attributes: Sequence[AttributeId]) -> Generator[None, None, None]:
+        """`attributes`: the most telling first."""
+        self._few = [entry.number for entry in entries]
+        self._tree: _Node | None = None
+        if len(entries) > FEW:
+            self._tree = yield from _node(entries, tuple(attributes))
+
+    def candidates(self, look: Look) -> Sequence[int]:
+        """The numbers, ascending, of the rules that may match: all that do are among them. Not to be changed."""
+        if self._tree is None:
+            return self._few
+        found: set[int] = set()
+        self._tree.collect(look, found)
+        return sorted(found)
+
+
+class _Node:
+    """Rules told apart by one attribute; `rest` are those that do not name it."""
+
+    __slots__ = ("_attribute", "_exact", "_prefixes", "_rest", "_suffixes")
+
+    def __init__(
+        self,
+        attribute: AttributeId,
+        exact: dict[str, _Node | list[int]],
+        prefixes: Sequence[tuple[int, dict[str, _Node | list[int]]]],
+        suffixes: Sequence[tuple[int, dict[str, _Node | list[int]]]],
+        rest: _Node | list[int],
+    ) -> None:
+        self._attribute = attribute
+        self._exact, self._prefixes, self._suffixes = exact, prefixes, suffixes
+        self._rest = rest
+
+    def collect(self, look: Look, found: set[int]) -> None:
+        value = look(self._attribute)
+        for text in (value,) if isinstance(value, str) else value:
+            if text:
+                self._collect_text(text, look, found)
+        _collect(self._rest, look, found)
+
+    def _collect_text(self, text: str, look: Look, found: set[int]) -> None:
+        branch = self._exact.get(text)
+        if branch is not None:
+            _collect(branch, look, found)
+        for length, texts in self._prefixes:
+            branch = texts.get(text[:length])
+            if branch is not None:
+                _collect(branch, look, found)
+        for length, texts in self._suffixes:
+            branch = texts.get(text[-length:])
+            if branch is not None:
+                _collect(branch, look, found)
+
+
+def _collect(branch: _Node | list[int], look: Look, found: set[int]) -> None:
+    if isinstance(branch, _Node):
+        branch.collect(look, found)
+    else:
+        found.update(branch)
+
+
+Filed = dict[tuple[Shape, str], list[Entry]]
+
+
+def _node(entries: Sequence[Entry], attributes: tuple[AttributeId, ...]) -> Generator[None, None, _Node]:
+    attribute, others = attributes[0], attributes[1:]
+    filed: Filed = {}
+    rest: list[Entry] = []
+    for count, entry in enumerate(entries, 1):
+        shapes = _shapes(entry.wanted.get(attribute))
+        if shapes is None:
+            rest.append(entry)
+        else:
+            for kind in shapes:
+                filed.setdefault(kind, []).append(entry)
+        if count % SLICE == 0:
+            yield
+    by_shape: dict[Shape, dict[str, _Node | list[int]]] = {shape: {} for shape in Shape}
+    for count, ((shape, text), of_text) in enumerate(filed.items(), 1):
+        by_shape[shape][text] = yield from _branch(of_text, others)
+        if count % SLICE == 0:
+            yield
+    return _Node(
+        attribute,
+        by_shape[Shape.EXACT],
+        _by_length(by_shape[Shape.PREFIX]),
+        _by_length(by_shape[Shape.SUFFIX]),
+        (yield from _branch(rest, others)),
+    )
+
+
+def _branch(entries: Sequence[Entry], attributes: tuple[AttributeId, ...]) -> Generator[None, None, _Node | list[int]]:
+    if len(entries) <= FEW or not attributes:
+        return [entry.number for entry in entries]
+    return (yield from _node(entries, attributes))
+
+
+def _shapes(values: Texts | None) -> set[tuple[Shape, str]] | None:
+    """Where a rule is filed; None: it is of no use here."""
+    if values is None:
+        return None
+    shapes: set[tuple[Shape, str]] = set()
+    for value in values:
+        shape, text = (Shape.PREFIX, template_prefix(value)) if is_template(value) else shape_of(value)
+        if shape is Shape.PRESENCE:
+            return None
+        shapes.add((shape, text))
+    return shapes
+
+
+def _by_length(texts: dict[str, _Node | list[int]]) -> list[tuple[int, dict[str, _Node | list[int]]]]:
+    by_length: dict[int, dict[str, _Node | list[int]]] = {}
+    for text, branch in texts.items():
+        by_length.setdefault(len(text), {})[text] = branch
+    return sorted(by_length.items(), key=lambda item: item[0])
