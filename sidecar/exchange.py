@@ -35,10 +35,10 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_down", "_limits", "_request_length", "_response_length", "_stream", "_up", "_up_stream", "activity",
-        "clock", "context", "decision_id", "error", "extra_response", "grpc_status", "head", "how_ended", "is_grpc",
-        "on_end", "on_unprocessed", "request", "request_ended", "response", "response_ended", "response_head",
-        "started", "state", "status", "touched", "upstream_fields",
+        "_down", "_limits", "_of_app", "_request_length", "_response_length", "_stream", "_up", "_up_stream",
+        "activity", "clock", "context", "decision_id", "error", "extra_response", "grpc_status", "head", "how_ended",
+        "is_grpc", "on_end", "on_unprocessed", "request", "request_ended", "response", "response_ended",
+        "response_head", "started", "state", "status", "touched", "upstream_fields",
     )
     # fmt: on
 
@@ -52,8 +52,11 @@ class Exchange:
         limits: Limits,
         clock: Callable[[], float],
         on_end: Callable[[Exchange], None],
+        of_app: bool = False,
     ) -> None:
+        """`of_app`: it is an app that answers, not another sidecar."""
         self._down, self._stream = down, stream
+        self._of_app = of_app
         self._up: Session | None = None
         self._up_stream = 0
         self._limits = limits
@@ -303,7 +306,7 @@ class _Upstream:
             return
         x.activity = x.clock()
         try:
-            head = headers.admit_response(fields, x._limits)
+            head = headers.admit_response(fields, x._limits, of_app=x._of_app)
         except RequestError as e:
             x.fail(e)
             return

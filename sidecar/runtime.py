@@ -118,6 +118,7 @@ class Runtime:
             limits=self._limits,
             clock=driver.clock,
             on_end=self._ended,
+            of_app=call.direction == INBOUND,
         )
         exchange.context = call
         self._live[exchange] = call

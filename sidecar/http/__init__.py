@@ -8,7 +8,6 @@ Read in this order:
 * `layout`       what the names of a section decide, once for each sequence of names; its size
 * `body_length`  whether a body is as long as its head said
 * `authority`    `host[:port]`, read once, in one spelling
-* `paths`        one canonical path: matched, routed and forwarded
 * `tunnel`       CONNECT, by which an app names a service of the mesh
 * `frames`       kinds, flags and settings of HTTP/2, and how a frame is written
 * `budgets`      how much of what is worth nothing an HTTP/2 connection may send

@@ -99,6 +99,12 @@ def is_identity(name: bytes) -> bool:
     return name.startswith(b"x-hauberk") or name == b"x-forwarded-client-cert"
 
 
+def is_ours(name: bytes) -> bool:
+    """`is_identity`, or the id of a decision, which no app can make."""
+    name = name.translate(_LIKE_A_DASH)
+    return name == b"hauberk-decision-id" or is_identity(name)
+
+
 def check_outgoing(fields: Iterable[Field]) -> None:
     """What every session does last (row B12): ValueError if a name or value holds CR, LF or NUL."""
     joined = b"".join(chain.from_iterable(fields))

@@ -23,7 +23,7 @@ from sidecar.config import Limits
 from sidecar.errors import BadRequest, MethodNotAllowed, UpstreamFailed
 from sidecar.http.authority import Authority, parse_authority
 from sidecar.http.body_length import BodyLength
-from sidecar.http.fields import Fault, Remembered, check_outgoing, content_length, is_identity
+from sidecar.http.fields import Fault, Remembered, check_outgoing, content_length, is_ours
 from sidecar.http.layout import (
     COOKIE,
     DROP,
@@ -38,8 +38,9 @@ from sidecar.http.layout import (
     Names,
     refuse_connection_fields,
 )
-from sidecar.http.paths import canonical
 from sidecar.http.session import Field, Fields
+from sidecar.rules.errors import PathError
+from sidecar.rules.paths import canonical
 
 __all__ = [
     "BodyLength",
@@ -153,7 +154,10 @@ def admit_request(fields: Fields, end: bool, limits: Limits = _LIMITS) -> Reques
     authority = _authority(values[layout.authority] if layout.authority >= 0 else None, host)
     if length and end:
         raise BadRequest("content-length without a body", row="B17")
-    path, target, without_params = canonical(values[layout.path], method)
+    try:
+        path, target, without_params = canonical(values[layout.path], method)
+    except PathError as e:
+        raise BadRequest(e.problem, row=e.row) from None
     return RequestHead(
         method=method,
         scheme=values[layout.scheme],
@@ -282,23 +286,24 @@ def request_fields(head: RequestHead, extra: Fields) -> Fields:
 # Responses
 
 
-def admit_response(fields: Fields, limits: Limits = _LIMITS) -> ResponseHead:
+def admit_response(fields: Fields, limits: Limits = _LIMITS, *, of_app: bool = False) -> ResponseHead:
     """Judge a final response head (status 200 to 599). Raises UpstreamFailed (B35 or the row of the field).
 
-    One that is `Remembered` was judged before, unless it comes for the first time; a session's limits do not change."""
+    `of_app`: an app answers, not another sidecar, and has no decisions to tell of. One that is `Remembered` was judged
+    before, unless it comes for the first time: neither a session's limits change nor who is at its other end."""
     if type(fields) is Remembered:
         if isinstance(fields.judged, ResponseHead):
             return fields.judged
-        fields.judged = head = _final_head(fields, limits)
+        fields.judged = head = _final_head(fields, limits, of_app)
         return head
-    return _final_head(fields, limits)
+    return _final_head(fields, limits, of_app)
 
 
-def _final_head(fields: Fields, limits: Limits) -> ResponseHead:
+def _final_head(fields: Fields, limits: Limits, of_app: bool) -> ResponseHead:
     status = _status(fields)
     if not 200 <= status <= 599:
         raise UpstreamFailed("status is not that of a final response", row="B35")
-    return _response_head(status, fields, limits)
+    return _response_head(status, fields, limits, of_app)
 
 
 def admit_informational(fields: Fields, limits: Limits = _LIMITS) -> Fields:
@@ -306,7 +311,7 @@ def admit_informational(fields: Fields, limits: Limits = _LIMITS) -> Fields:
     status = _status(fields)
     if not 100 <= status <= 199 or status == 101:
         raise UpstreamFailed("status is not that of an interim response", row="B35")
-    return response_fields(_response_head(status, fields, limits), [])
+    return response_fields(_response_head(status, fields, limits, True), [])  # no sidecar sends the id with these
 
 
 def _status(fields: Fields) -> int:
@@ -318,8 +323,8 @@ def _status(fields: Fields) -> int:
     return int(code)
 
 
-def _response_head(status: int, fields: Fields, limits: Limits) -> ResponseHead:
-    layout, values = _RESPONSES.read(fields, limits, UpstreamFailed)
+def _response_head(status: int, fields: Fields, limits: Limits, of_app: bool) -> ResponseHead:
+    layout, values = (_APP_RESPONSES if of_app else _RESPONSES).read(fields, limits, UpstreamFailed)
     kept = [*layout.kept(fields)]
     length: int | None = None
     for _, position in layout.special:
@@ -375,9 +380,10 @@ def _trailer_names(names: Names, fault: Fault) -> int:
 
 
 def _is_ours_in_trailers(name: bytes) -> bool:
-    return name.replace(b"_", b"-").startswith(b"x-forwarded-") or is_identity(name)
+    return name.replace(b"_", b"-").startswith(b"x-forwarded-") or is_ours(name)
 
 
 _REQUESTS = Layouts(_REQUEST_RULES, _request_names)
 _RESPONSES = Layouts(_RESPONSE_RULES, _response_names)
+_APP_RESPONSES = Layouts(_RESPONSE_RULES, _response_names, is_ours)
 _TRAILERS = Layouts(_TRAILER_RULES, _trailer_names, _is_ours_in_trailers)

@@ -19,3 +19,13 @@ class DecodeError(RulesError):
 
 class RoutingError(RulesError):
     """No service of the mesh can be meant by this host, or the service has no such port."""
+
+
+class PathError(RulesError):
+    """What cannot be a request's path, or could be read in two ways."""
+
+    def __init__(self, problem: str, row: str) -> None:
+        super().__init__(f"{problem} (row {row})")
+        self.problem = problem
+        self.row = row
+        """Of the catalogue of bad inputs."""

@@ -18,7 +18,7 @@ from certs.spiffe_id import SpiffeId, TrustDomain
 from certs.verify import check_leaf
 from control_plane.policy.compile import policies_for
 from control_plane.policy.parse import parse_documents
-from sidecar.http.paths import canonical
+from sidecar.rules.paths import canonical
 from sidecar.rules.authz import Authorizer, Facts, Permit
 from tests.sidecar.rules.builders import TD, snapshot
 

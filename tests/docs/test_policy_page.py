@@ -13,7 +13,7 @@ from control_plane.policy.compile import policies_for
 from control_plane.policy.explain import explain
 from control_plane.policy.model import MeshConfigSpec, ParsedResource, PolicyErrors
 from control_plane.policy.parse import parse_documents
-from sidecar.http.paths import canonical
+from sidecar.rules.paths import canonical
 from sidecar.rules.authz import Facts
 from tests.docs.markdown import DOCS, Block, Table, blocks, code, codes, parts, section
 from tests.sidecar.rules.builders import TD, snapshot

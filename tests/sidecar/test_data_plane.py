@@ -110,6 +110,22 @@ async def test_a_denied_call_is_told_why_to_ask_and_nothing_more(path: str) -> N
 
 
 @trio_test
+async def test_an_app_cannot_answer_with_the_id_of_a_decision() -> None:
+    """The id a caller is told is its sidecar's peer's: the app's own word for it does not cross."""
+
+    class Forger(App):
+        async def serve_one(self, request: AppRequest) -> None:
+            await request.body()
+            fields = [(b"hauberk-decision-id", b"00c0ffee00c0ffee"), (b"x-app", b"1")]
+            await request.answer(b"no", status=403, fields=fields)
+
+    async with serving(Forger()) as app, two_sides(app) as pair:
+        answer = await fetch(pair)
+        assert (answer.status_code, answer.content, answer.headers["x-app"]) == (403, b"no", "1")
+        assert "hauberk-decision-id" not in answer.headers
+
+
+@trio_test
 async def test_who_is_not_allowed_is_denied_by_default() -> None:
     """No policy means no."""
     async with serving(App()) as app, two_sides(app, policies=()) as pair:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sidecar.config import Limits
 from sidecar.errors import BadRequest, HeadersTooLarge, MethodNotAllowed, RequestError, UpstreamFailed
+from sidecar.http.fields import Remembered
 from sidecar.http.headers import (
     BodyLength,
     admit_informational,
@@ -388,6 +389,18 @@ def test_b35_a_malformed_response_is_the_upstreams_fault(fields: Fields) -> None
 def test_b35_a_response_with_a_malformed_field_names_its_row(extra: Field, row: str) -> None:
     """The same rules as for requests, another one at fault."""
     assert failed([(b":status", b"200"), extra]) == row
+
+
+@pytest.mark.parametrize("name", [b"hauberk-decision-id", b"hauberk_decision_id", b"hauberk-decision_id"])
+def test_an_app_cannot_make_up_the_id_of_a_decision(name: bytes) -> None:
+    """In no spelling, no trailer and no interim answer, remembered or not; another sidecar's word crosses."""
+    forged = (name, b"00c0ffee00c0ffee")
+    head = Remembered([(b":status", b"403"), forged, (b"x-a", b"1")])
+    for _ in range(2):
+        assert admit_response(head, of_app=True).sent == [(b":status", b"403"), (b"x-a", b"1")]
+    assert admit_response([(b":status", b"403"), forged]).fields == [forged]
+    assert admit_informational([(b":status", b"103"), forged]) == [(b":status", b"103")]
+    assert admit_trailers([forged, (b"x-a", b"1")]) == [(b"x-a", b"1")]
 
 
 def test_a_204_has_no_content_length() -> None:

@@ -22,7 +22,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from sidecar.errors import BadRequest
+from sidecar.rules.errors import PathError
 
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _SUB_DELIMS = b"!$&'()*+,;="
@@ -60,14 +60,14 @@ _ASTERISK = CanonicalPath("*", b"*", "*")
 def canonical(raw: bytes, method: bytes = b"GET") -> CanonicalPath:
     """The canonical form of a request target in origin-form (RFC 9112 section 3.2.1), or `*` with OPTIONS.
 
-    `canonical(canonical(x).target)` is the same value. Raises BadRequest with the row that `raw` breaks."""
+    `canonical(canonical(x).target)` is the same value. Raises PathError with the row that `raw` breaks."""
     path, mark, query = raw.partition(b"?")
     if mark and query.translate(None, _QUERY):
         raise _bad_octets(query)
     if path[:1] != b"/":
         if raw == b"*" and method == b"OPTIONS":
             return _ASTERISK
-        raise BadRequest("path does not start with a slash", row="B03")
+        raise PathError("path does not start with a slash", "B03")
     found = _remembered(path) if len(path) <= REMEMBERED_OCTETS_MAX else _canonical(path)
     if not mark:
         return found
@@ -97,16 +97,16 @@ def _normalize(path: bytes) -> str:
     path = _NOT_IN_A_PATH.sub(_encode, path)
     text = path.decode("ascii")
     if _DOTS_WITH_PARAMS.search(text):
-        raise BadRequest("dot segment with parameters", row="C06")
+        raise PathError("dot segment with parameters", "C06")
     return _resolve_dots(text)
 
 
 def _decode_once(path: bytes) -> bytes:
     if _BAD_TRIPLET.search(path):
-        raise BadRequest("broken percent-encoding in path", row="C13")
+        raise PathError("broken percent-encoding in path", "C13")
     if refused := _REFUSED_TRIPLET.search(path):
         row = "C08" if refused[0] == b"%00" else "C03"
-        raise BadRequest("path holds an encoded separator or NUL", row=row)
+        raise PathError("path holds an encoded separator or NUL", row)
     return _TRIPLET.sub(_decode_unreserved, path)
 
 
@@ -137,9 +137,9 @@ def _without_params(text: str) -> str:
     return _SLASHES.sub("/", _PARAMS.sub("", text))
 
 
-def _bad_octets(part: bytes) -> BadRequest:
+def _bad_octets(part: bytes) -> PathError:
     if b"#" in part:
-        return BadRequest("fragment in the request target", row="C09")
+        return PathError("fragment in the request target", "C09")
     if b"\0" in part:
-        return BadRequest("NUL in the request target", row="C08")
-    return BadRequest("white space, control or non-ASCII in the request target", row="B04")
+        return PathError("NUL in the request target", "C08")
+    return PathError("white space, control or non-ASCII in the request target", "B04")
