@@ -37,6 +37,8 @@ class Inbound:
     app: Address
     """Loopback or a unix socket only, else the app could be reached without its sidecar."""
     protocol: Protocol
+    plaintext: Address | None = None
+    """Where callers without mTLS come in, while a PeerAuthentication lets them. None: nowhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +135,21 @@ class Tracing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Jwks:
+    """How the keys of token issuers are fetched (RequestAuthentication)."""
+
+    ca_file: str = ""
+    """PEM of the authorities that certify their servers; empty: the system's."""
+    allow_networks: tuple[str, ...] = ()
+    """CIDR blocks beyond the public Internet in which their servers may be (row E23)."""
+    refresh_s: float = 600.0
+    """How often they are fetched again; max-age may make it half or twice of that."""
+    stale_s: float = 3_600.0
+    """How long they hold when they cannot be fetched again (row E20)."""
+    fetch_timeout_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     service: str
     namespace: str = "default"
@@ -154,5 +171,6 @@ class Config:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     tracing: Tracing = field(default_factory=Tracing)
+    jwks: Jwks = field(default_factory=Jwks)
     source: str = "<defaults>"
     """Where it was read from, for messages."""

@@ -7,6 +7,7 @@ what it means; `sidecar.config_values` reads the single values.
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -16,7 +17,7 @@ import yaml
 
 from certs.errors import InvalidSpiffeId
 from certs.spiffe_id import TrustDomain
-from sidecar.config import Address, Config, Inbound, Limits, Outbound, OutboundPort, Timeouts, Tracing
+from sidecar.config import Address, Config, Inbound, Jwks, Limits, Outbound, OutboundPort, Timeouts, Tracing
 from sidecar.config_values import Value, compose, from_object
 from sidecar.describe import describe
 from sidecar.errors import ConfigError
@@ -25,10 +26,11 @@ from sidecar.rules.snapshot import Protocol
 STDIN = "-"
 INBOUND_MAX = 64
 OUTBOUND_PORTS_MAX = 256
+NETWORKS_MAX = 64
 
 FIELDS = (
     "service", "namespace", "trust_domain", "control_plane", "join_token_file", "mesh_listen", "advertise", "inbound",
-    "outbound", "admin", "health", "http2_engine", "access_log", "timeouts", "limits", "tracing",
+    "outbound", "admin", "health", "http2_engine", "access_log", "timeouts", "limits", "tracing", "jwks",
 )  # fmt: skip
 
 # Words that may be written; a text beside one says why it cannot be had yet.
@@ -41,6 +43,9 @@ TIMEOUTS: Mapping[str, tuple[float, float]] = {
     "connect_s": (0.01, 60), "handshake_s": (0.1, 60), "request_s": (0.1, 86_400), "idle_s": (0.1, 86_400),
     "headers_s": (0.1, 300), "connection_idle_s": (1, 86_400), "keepalive_s": (1, 86_400),
     "keepalive_timeout_s": (0.1, 3_600), "drain_s": (0.1, 3_600), "app_start_s": (0.1, 3_600),
+}  # fmt: skip
+JWKS: Mapping[str, tuple[float, float]] = {
+    "refresh_s": (1, 86_400), "stale_s": (10, 604_800), "fetch_timeout_s": (0.1, 60),
 }  # fmt: skip
 LIMITS: Mapping[str, tuple[int, int]] = {
     "connections_max": (1, 1_000_000), "streams_per_connection_max": (1, 10_000),
@@ -132,6 +137,7 @@ def _config(root: Value, base: Config, *, required: tuple[str, ...]) -> Config:
         "timeouts": lambda value: _timeouts(value, base.timeouts),
         "limits": lambda value: _limits(value, base.limits),
         "tracing": lambda value: _tracing(value, base.tracing),
+        "jwks": lambda value: _jwks(value, base.jwks),
     }
     changes: dict[str, Any] = {name: readers[name](value) for name, value in found.items()}
     return replace(base, **changes)
@@ -158,14 +164,18 @@ def _token_file(value: Value) -> str:
 def _inbound(value: Value) -> tuple[Inbound, ...]:
     ports: list[Inbound] = []
     for item in value.items(INBOUND_MAX):
-        found = item.fields(("port", "app", "protocol"), required=("port", "app", "protocol"))
+        found = item.fields(("port", "app", "protocol", "plaintext"), required=("port", "app", "protocol"))
         port = found["port"].whole_number(1, 65_535)
         if any(other.port == port for other in ports):
             found["port"].refuse(f"port {port} is given twice", "each port once; to serve it elsewhere choose another")
         app = found["app"].local(WHY_APP_LOCAL, port_min=1)
         protocol = Protocol(found["protocol"].choice(PROTOCOLS))
-        ports.append(Inbound(port=port, app=app, protocol=protocol))
+        ports.append(Inbound(port=port, app=app, protocol=protocol, plaintext=_plaintext(found.get("plaintext"))))
     return tuple(ports)
+
+
+def _plaintext(value: Value | None) -> Address | None:
+    return None if value is None or value.is_off() else value.listener()
 
 
 def _outbound(value: Value, base: Outbound) -> Outbound:
@@ -212,6 +222,25 @@ def _tracing(value: Value, base: Tracing) -> Tracing:
     return Tracing(sample_ratio=ratio, otlp_endpoint=endpoint)
 
 
+def _jwks(value: Value, base: Jwks) -> Jwks:
+    found = value.fields(("ca_file", "allow_networks", *JWKS))
+    changes: dict[str, Any] = {name: found[name].number(*JWKS[name]) for name in JWKS if name in found}
+    if "ca_file" in found:
+        changes["ca_file"] = path = found["ca_file"].text()
+        if "\0" in path or len(path) > 4_096:
+            found["ca_file"].refuse("is not a path")
+    if "allow_networks" in found:
+        changes["allow_networks"] = tuple(_network(item) for item in found["allow_networks"].items(NETWORKS_MAX))
+    return replace(base, **changes)
+
+
+def _network(item: Value) -> str:
+    try:
+        return str(ipaddress.ip_network(item.text()))
+    except ValueError:
+        item.refuse("is not a CIDR block", "such as 10.0.0.0/8, with no bits set behind the prefix")
+
+
 def _check_whole(config: Config) -> None:
     """What no single field can tell: no two may listen on one port, nor may we where the app does."""
     taken: list[tuple[str, Address]] = []
@@ -237,6 +266,9 @@ def _listeners(config: Config) -> Iterable[tuple[str, Address]]:
         yield "outbound.listen", config.outbound.listen
     for index, port in enumerate(config.outbound.ports):
         yield f"outbound.ports[{index}].listen", port.listen
+    for index, inbound in enumerate(config.inbound):
+        if inbound.plaintext:
+            yield f"inbound[{index}].plaintext", inbound.plaintext
     yield "admin", config.admin
     if config.health:
         yield "health", config.health

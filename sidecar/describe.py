@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sidecar.config import Address, Config, Inbound, Limits, Outbound, OutboundPort, Timeouts, Tracing
+from sidecar.config import Address, Config, Inbound, Jwks, Limits, Outbound, OutboundPort, Timeouts, Tracing
 from sidecar.rules.snapshot import Protocol
 
 
@@ -25,7 +25,13 @@ def describe(config: Config) -> dict[str, object]:
         "mesh_listen": str(config.mesh_listen),
         "advertise": str(config.advertise) if config.advertise else None,
         "inbound": [
-            {"port": port.port, "app": str(port.app), "protocol": port.protocol.value} for port in config.inbound
+            {
+                "port": port.port,
+                "app": str(port.app),
+                "protocol": port.protocol.value,
+                "plaintext": str(port.plaintext) if port.plaintext else "off",
+            }
+            for port in config.inbound
         ],
         "outbound": {
             "listen": str(config.outbound.listen) if config.outbound.listen else "off",
@@ -41,6 +47,7 @@ def describe(config: Config) -> dict[str, object]:
         "timeouts": asdict(config.timeouts),
         "limits": asdict(config.limits),
         "tracing": asdict(config.tracing),
+        "jwks": {**asdict(config.jwks), "allow_networks": list(config.jwks.allow_networks)},
     }
 
 
@@ -59,7 +66,12 @@ def undump(octets: bytes) -> Config:
         "mesh_listen": Address(**found["mesh_listen"]),
         "advertise": _address(found["advertise"]),
         "inbound": tuple(
-            Inbound(port=one["port"], app=Address(**one["app"]), protocol=Protocol(one["protocol"]))
+            Inbound(
+                port=one["port"],
+                app=Address(**one["app"]),
+                protocol=Protocol(one["protocol"]),
+                plaintext=_address(one["plaintext"]),
+            )
             for one in found["inbound"]
         ),
         "outbound": Outbound(listen=_address(outbound["listen"]), ports=tuple(ports)),
@@ -68,6 +80,7 @@ def undump(octets: bytes) -> Config:
         "timeouts": Timeouts(**found["timeouts"]),
         "limits": Limits(**found["limits"]),
         "tracing": Tracing(**found["tracing"]),
+        "jwks": Jwks(**{**found["jwks"], "allow_networks": tuple(found["jwks"]["allow_networks"])}),
     }
     return Config(**found)
 

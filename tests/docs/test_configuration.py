@@ -29,6 +29,7 @@ SECTIONS = {
     "timeouts": sidecar_config.Timeouts,
     "limits": sidecar_config.Limits,
     "tracing": sidecar_config.Tracing,
+    "jwks": sidecar_config.Jwks,
     "Control plane": ControlPlaneConfig,
     "Control plane limits": control_plane_config.Limits,
 }

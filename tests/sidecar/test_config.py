@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import config_load
-from sidecar.config import Address, Config, Inbound, Limits, Outbound, OutboundPort, Timeouts, Tracing
+from sidecar.config import Address, Config, Inbound, Jwks, Limits, Outbound, OutboundPort, Timeouts, Tracing
 from sidecar.config_load import load, parse, to_yaml, with_overrides
 from sidecar.config_values import DOCUMENT_OCTETS_MAX
 from sidecar.describe import describe
@@ -43,6 +43,7 @@ access_log: denied
 timeouts: {connect_s: 0.5, drain_s: 10}
 limits: {connections_max: 100}
 tracing: {sample_ratio: 0.5, otlp_endpoint: "http://127.0.0.1:4318"}
+jwks: {ca_file: /etc/ca.pem, allow_networks: [10.0.0.0/8, "::1/128"], refresh_s: 300, stale_s: 900, fetch_timeout_s: 2}
 """
 
 
@@ -78,6 +79,13 @@ def test_the_whole_configuration_of_the_design_is_read() -> None:
         timeouts=Timeouts(connect_s=0.5, drain_s=10),
         limits=Limits(connections_max=100),
         tracing=Tracing(sample_ratio=0.5, otlp_endpoint="http://127.0.0.1:4318"),
+        jwks=Jwks(
+            ca_file="/etc/ca.pem",
+            allow_networks=("10.0.0.0/8", "::1/128"),
+            refresh_s=300.0,
+            stale_s=900.0,
+            fetch_timeout_s=2.0,
+        ),
         source="mesh.yaml",
     )
 
@@ -184,6 +192,9 @@ def test_plain_data_is_read_like_yaml() -> None:
         ("outbound: {ports: [{listen: '127.0.0.1:1', service: a.svc.cluster.local, port: 1}]}", "is not a service"),
         ("tracing: {otlp_endpoint: 'collector:4318'}", "is not a collector's URL; such as http://127.0.0.1:4318"),
         ("tracing: {otlp_endpoint: 'http://u:p@c:4318'}", "is not a collector's URL"),
+        ("jwks: {allow_networks: [10.0.0.1/8]}", "is not a CIDR block; such as 10.0.0.0/8"),
+        ("jwks: {allow_networks: [intranet]}", "is not a CIDR block"),
+        ("jwks: {stale_s: 1}", "1.0 is out of range; from 10 to 604800"),
         ('join_token_file: "a\\0"', "is not a path"),
     ],
 )  # fmt: skip
@@ -357,6 +368,7 @@ def configs(draw: st.DrawFn) -> Config:
         timeouts=Timeouts(connect_s=draw(st.integers(10, 60_000)) / 1000),
         limits=Limits(connections_max=draw(st.integers(1, 1_000_000))),
         tracing=Tracing(sample_ratio=draw(st.integers(0, 100)) / 100),
+        jwks=Jwks(allow_networks=draw(st.sampled_from([(), ("10.0.0.0/8", "fd00::/8")]))),
         source="m",
     )  # fmt: skip
 
