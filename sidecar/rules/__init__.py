@@ -12,7 +12,8 @@ The proxy enforces with these, and the control plane explains and tests with the
       conditions.py    the fields of a rule, compiled to tests of attributes (request_facts.py has those of a request)
       compiled.py      a rule, and what is left of it once the caller is known
       rule_index.py    which rules can match at all
-      judge.py         verdicts for one caller's requests, remembered
+      judge.py         verdicts on requests of callers for whom the same rules are left, remembered
+      book.py          all rules grouped by callers, and the authorizer of one caller
       verdict.py       Permit and Denied
     explain.py    why, and what was the nearest miss
     routing.py    a Host and port -> which service, which of its ports

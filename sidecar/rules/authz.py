@@ -28,9 +28,10 @@ once for all.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, final
 
+from sidecar.rules.book import Book, PeerAuthorizer, with_shadow
 from sidecar.rules.compiled import CompiledRule, RuleCompiler
 from sidecar.rules.conditions import (
     OperationAttributes,
@@ -38,7 +39,6 @@ from sidecar.rules.conditions import (
     Scope,
 )
 from sidecar.rules.facts import Facts, Peer, Token
-from sidecar.rules.judge import Book, PeerAuthorizer, with_shadow
 from sidecar.rules.keys import Attribute, Key
 from sidecar.rules.request_facts import RequestFacts, operation_attributes, peer_attributes
 from sidecar.rules.snapshot import Action, Snapshot
@@ -143,7 +143,7 @@ class Authorizer:
     def has_shadow(self) -> bool:
         return self._shadow_book is not None
 
-    def rules(self, action: Action) -> tuple[CompiledRule, ...]:
+    def rules(self, action: Action) -> Sequence[CompiledRule]:
         """Those enforced, in order."""
         return self._book.rules[action]
 

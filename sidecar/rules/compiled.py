@@ -10,7 +10,7 @@ one of a DENY or AUDIT rule is held to the rest of what it asks for. `CompiledRu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -25,11 +25,13 @@ from sidecar.rules.conditions import (
     Scope,
     Test,
 )
-from sidecar.rules.keys import Key
+from sidecar.rules.keys import Attribute, Key, parse_key
 from sidecar.rules.rule_index import AttributeId, Texts
-from sidecar.rules.snapshot import Action, AuthorizationPolicy, Rule
+from sidecar.rules.snapshot import Action, AuthorizationPolicy, Rule, When
 from sidecar.rules.verdict import Verdict
 
+RequestPart = tuple[tuple["RequestTests", ...], ...]
+"""Of each, one must hold."""
 OperationTests = tuple[tuple[int, Test], ...]
 RequestTests = tuple[tuple[Key, Test], ...]
 NO_CONDITION: tuple[Conditions, ...] = ((),)
@@ -43,8 +45,7 @@ class Reduced(NamedTuple):
     """Of the rule: rules are named in this order."""
     operations: tuple[OperationTests, ...]
     """One of them must hold."""
-    request: tuple[tuple[RequestTests, ...], ...]
-    """Of each, one must hold."""
+    request: RequestPart
     rule: CompiledRule
 
 
@@ -64,36 +65,33 @@ class CompiledRule:
     verdict: Verdict | None
     """Made once: an answer costs no allocation. None for AUDIT."""
     parts: _Parts
+    callers: Hashable
+    """Rules of one action that have this in common make the same of every caller."""
     on_tcp: CompiledRule | None
     """None: it never matches there."""
 
-    @property
-    def is_for_everybody(self) -> bool:
-        """No caller makes a difference."""
-        return self.parts.is_for_everybody
-
-    def reduced(self, peer: PeerAttributes) -> Reduced | None:
-        """None: it cannot match any request of that caller."""
+    def caller_part(self, peer: PeerAttributes) -> RequestPart | None:
+        """What is left of `sources` and the PEER part of `when` for that caller; None: the rule cannot match."""
         parts = self.parts
         for index, test in parts.when_peer:
             if not test(peer[index]):
                 return None
-        request = parts.when_request
-        if parts.sources:
-            left: list[RequestTests] = []
-            for peer_tests, request_tests in parts.sources:
-                for index, test in peer_tests:
-                    if not test(peer[index]):
-                        break
-                else:
-                    if not request_tests:
-                        break  # this caller needs nothing more
-                    left.append(request_tests)
+        if not parts.sources:
+            return ()
+        left: list[RequestTests] = []
+        for peer_tests, request_tests in parts.sources:
+            for index, test in peer_tests:
+                if not test(peer[index]):
+                    break
             else:
-                if not left:
-                    return None
-                request = (tuple(left), *request)
-        return Reduced(self.number, parts.operations, request, self)
+                if not request_tests:
+                    return ()  # this caller needs nothing more
+                left.append(request_tests)
+        return (tuple(left),) if left else None
+
+    def reduced(self, part: RequestPart) -> Reduced:
+        """`part`: what `caller_part` made of the caller."""
+        return Reduced(self.number, self.parts.operations, part + self.parts.when_request, self)
 
     def wanted(self) -> Mapping[AttributeId, Texts]:
         """For the index of requests: what must match, by attribute (an index of OPERATION, or a Key)."""
@@ -111,9 +109,8 @@ class _Parts:
     sources: tuple[tuple[tuple[tuple[int, Test], ...], RequestTests], ...]
     """(of the peer, of the request) of each alternative; none: everybody."""
     when_peer: tuple[tuple[int, Test], ...]
-    when_request: tuple[tuple[RequestTests, ...], ...]
+    when_request: RequestPart
     operations: tuple[OperationTests, ...]
-    is_for_everybody: bool
     wanted: Mapping[AttributeId, Texts]
     wanted_callers: Mapping[AttributeId, Texts]
 
@@ -145,6 +142,7 @@ class RuleCompiler:
             when=when,
             verdict=verdict,
             parts=_parts(sources, operations, when),
+            callers=(self._action, rule.sources, tuple([one for one in rule.when if _is_of_peer(one)])),
             on_tcp=None,
         )
         return replace(compiled, on_tcp=self._on_tcp(compiled))
@@ -170,6 +168,12 @@ class RuleCompiler:
         )
 
 
+def _is_of_peer(when: When) -> bool:
+    """Or may be: the remote address is, where no proxy is trusted."""
+    key = parse_key(when.key)
+    return not key.attribute.takes_a_name and key.attribute is not Attribute.DESTINATION_PORT
+
+
 def rule_source(policy_source: str, line: int) -> str:
     """ "file:line" of a rule of the policy at "file:line"."""
     file, colon, _ = policy_source.rpartition(":")
@@ -190,7 +194,6 @@ def _parts(sources: tuple[Conditions, ...], operations: tuple[Conditions, ...], 
     when_request = _keyed(conditions)
     when_peer = _indexed(conditions, Scope.PEER)
     source_parts = tuple((_indexed(cs, Scope.PEER), _keyed(cs)) for cs in sources)
-    is_for_everybody = not when_peer and all(not of_peer for of_peer, _ in source_parts)
     wanted: dict[AttributeId, Texts] = {}
     _want(wanted, sources, Scope.REQUEST)
     _want(wanted, operations, Scope.OPERATION)
@@ -204,7 +207,6 @@ def _parts(sources: tuple[Conditions, ...], operations: tuple[Conditions, ...], 
         when_peer=when_peer,
         when_request=((when_request,),) if when_request else (),
         operations=tuple(_indexed(cs, Scope.OPERATION) + of_operation for cs in operations or NO_CONDITION),
-        is_for_everybody=is_for_everybody,
         wanted=wanted,
         wanted_callers=callers,
     )
