@@ -36,7 +36,6 @@ from sidecar.rules.compiled import CompiledRule, RuleCompiler
 from sidecar.rules.conditions import (
     OperationAttributes,
     PeerAttributes,
-    Scope,
 )
 from sidecar.rules.facts import Facts, Peer, Token
 from sidecar.rules.keys import Attribute, Key
@@ -103,13 +102,22 @@ class Authorizer:
         policies = sorted(snapshot.policies, key=lambda policy: (policy.namespace, policy.name))
         compilers = {action: RuleCompiler(action, proxies) for action in Action}
         rules: list[CompiledRule] = []
+        keys: set[Key] = set()
+        looked_at: set[int] = set()
         for policy in policies:
-            for index, rule in enumerate(policy.rules):
-                verdict = _verdict(policy.action, f"{policy.full_name}#{index}", snapshot.version)
-                rules.append(compilers[policy.action].compile(policy, index, rule, len(rules), verdict))
+            for index in range(len(policy.rules)):
+                rule = CompiledRule(policy, index, len(rules), snapshot.version, compilers[policy.action])
+                rules.append(rule)
+                keys.update(rule.keys_of_when())
+                looked_at.update(rule.looks_at_peer(proxies == 0))
                 if len(rules) % SLICE == 0:
                     yield
-        self._rules = {rule.name: rule for rule in rules}
+        self._rules = rules
+        self.header_names = frozenset(key.names[0] for key in keys if key.attribute is Attribute.HEADER)
+        """What policies look at, enforced and in shadow."""
+        self.claim_names = frozenset(key.names for key in keys if key.attribute is Attribute.CLAIM)
+        # What no rule looks at makes no difference between callers.
+        self._looked_at = frozenset(looked_at)
         enforced = [policy for policy in policies if not policy.shadow]
         # An ALLOW policy counts by being there, with or without rules: `rules: []` means nobody, not everybody (H03).
         otherwise = _otherwise(snapshot, any(policy.action is Action.ALLOW for policy in enforced))
@@ -120,15 +128,6 @@ class Authorizer:
             tried = [rule for rule in rules if not (rule.shadow and rule.action is Action.AUDIT)]
             self._shadow_book = yield from Book.building(tried, otherwise, proxies)
         self._callers: dict[PeerAttributes, PeerAuthorizer] = {}
-        conditions = [
-            c for rule in rules for part in (rule.sources, rule.operations, rule.when) for cs in part for c in cs
-        ]
-        keys = {c.attribute for c in conditions if isinstance(c.attribute, Key)}
-        self.header_names = frozenset(key.names[0] for key in keys if key.attribute is Attribute.HEADER)
-        """What policies look at, enforced and in shadow."""
-        self.claim_names = frozenset(key.names for key in keys if key.attribute is Attribute.CLAIM)
-        # What no rule looks at makes no difference between callers.
-        self._looked_at = frozenset(c.attribute for c in conditions if c.scope is Scope.PEER)
 
     def __repr__(self) -> str:
         rules = self._book.rules
@@ -149,11 +148,11 @@ class Authorizer:
 
     def rule(self, name: str) -> CompiledRule | None:
         """By its name, in shadow too; None for the default."""
-        return self._rules.get(name)
+        return next((rule for rule in self._rules if rule.name == name), None)
 
     def rule_source(self, name: str) -> str:
         """ "file:line" of the rule; "" for the default."""
-        rule = self._rules.get(name)
+        rule = self.rule(name)
         return rule.source if rule else ""
 
     def authorize(self, facts: Facts) -> Verdict:
@@ -197,16 +196,6 @@ def attributes_of(facts: Facts, proxies: int) -> tuple[PeerAttributes, Operation
     if not facts.method:
         return peer, operation, RequestFacts((), None)
     return peer, operation, RequestFacts(fields, facts.token, trusted_proxies_count=proxies, remote_ip=remote_ip)
-
-
-def _verdict(action: Action, rule: str, version: int) -> Verdict | None:
-    match action:
-        case Action.ALLOW:
-            return Permit(SEAL, rule, version)
-        case Action.DENY:
-            return Denied(rule=rule, reason=DENY_MATCHED, version=version)
-        case Action.AUDIT:
-            return None
 
 
 def _otherwise(snapshot: Snapshot, has_allow_policy: bool) -> Verdict:

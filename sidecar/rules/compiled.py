@@ -1,41 +1,56 @@
 """One rule of one policy, compiled; and what is left of it once the caller is known.
 
 A rule matches if one alternative of its sources holds, one of its operations, and all of its `when`. Everything of
-scope PEER is settled when a connection begins: `CompiledRule.reduced` drops the alternatives that cannot hold for that
-caller, and the rule with them, so that per request only what varies is looked at.
+scope PEER is settled when a connection begins: `caller_part` drops the alternatives that cannot hold for that caller,
+and the rule with them, so that per request only what varies is looked at.
 
 On opaque TCP there is no HTTP to look at (security.md C23): an alternative of an ALLOW rule that asks for it is gone,
 one of a DENY or AUDIT rule is held to the rest of what it asks for. `CompiledRule.on_tcp` is the rule as it is then.
+
+Of ten thousand rules most are never asked about by anybody who calls. So what an index needs is read off a rule at
+once (`wanted`, `wanted_callers`, `callers`), and its tests are made when it is first a candidate. Besides the time this
+saves objects, and with them the pauses of the garbage collector, which has to look at each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, TypeVar, final
 
 from sidecar.rules.conditions import (
-    DESTINATION_IP,
+    HOST,
+    METHOD,
+    NAMESPACE,
+    PATH,
+    PEER_KEYS,
+    PORT,
+    PRINCIPAL,
     REMOTE_IP,
+    REMOTE_IP_KEY,
+    REQUEST_PRINCIPAL_KEY,
+    SERVICE_ACCOUNT,
+    SNI,
     SOURCE_IP,
     Compiler,
-    Condition,
     Conditions,
     PeerAttributes,
     Scope,
     Test,
 )
 from sidecar.rules.keys import Attribute, Key, parse_key
+from sidecar.rules.match import one_spelling
 from sidecar.rules.rule_index import AttributeId, Texts
-from sidecar.rules.snapshot import Action, AuthorizationPolicy, Rule, When
-from sidecar.rules.verdict import Verdict
+from sidecar.rules.snapshot import Action, AuthorizationPolicy, Operation, Rule, Source, When
+from sidecar.rules.verdict import DENY_MATCHED, SEAL, Denied, Permit, Verdict
 
-RequestPart = tuple[tuple["RequestTests", ...], ...]
-"""Of each, one must hold."""
 OperationTests = tuple[tuple[int, Test], ...]
 RequestTests = tuple[tuple[Key, Test], ...]
+RequestPart = tuple[tuple[RequestTests, ...], ...]
+"""Of each, one must hold."""
+Item = TypeVar("Item")
 NO_CONDITION: tuple[Conditions, ...] = ((),)
-_ADDRESSES = (SOURCE_IP, DESTINATION_IP, REMOTE_IP)
 
 
 class Reduced(NamedTuple):
@@ -46,40 +61,226 @@ class Reduced(NamedTuple):
     operations: tuple[OperationTests, ...]
     """One of them must hold."""
     request: RequestPart
-    rule: CompiledRule
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CompiledRule:
-    number: int
+    verdict: Verdict | None
+    """None for AUDIT."""
     name: str
-    """"namespace/name#rule-index"."""
+
+
+@final
+class CompiledRule:
+    """See the module's docstring. Compared by identity."""
+
+    __slots__ = ("_body", "_compiler", "action", "index", "number", "policy", "rule", "version")
+
+    def __init__(
+        self, policy: AuthorizationPolicy, index: int, number: int, version: int, compiler: RuleCompiler
+    ) -> None:
+        self.policy = policy
+        self.action = policy.action
+        self.index = index
+        self.rule: Rule = policy.rules[index]
+        self.number = number
+        self.version = version
+        self._compiler = compiler
+        self._body: _Body | None = None
+
+    def __repr__(self) -> str:
+        return f"<CompiledRule {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """ "namespace/name#rule-index"."""
+        return f"{self.policy.full_name}#{self.index}"
+
+    @property
+    def shadow(self) -> bool:
+        return self.policy.shadow
+
+    @property
+    def source(self) -> str:
+        """ "file:line" of the rule, or of its policy where the line is not known."""
+        file, colon, _ = self.policy.source.rpartition(":")
+        return f"{file}:{self.rule.line}" if self.rule.line and colon else self.policy.source
+
+    @property
+    def body(self) -> _Body:
+        """Raises ValueError for a value that is none of its kind; `decode` never lets one in."""
+        if self._body is None:
+            self._body = self._compiler.compile(self.rule)
+        return self._body
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """None for AUDIT."""
+        match self.action:
+            case Action.ALLOW:
+                return Permit(SEAL, self.name, self.version)
+            case Action.DENY:
+                return Denied(rule=self.name, reason=DENY_MATCHED, version=self.version)
+            case Action.AUDIT:
+                return None
+
+    def prepare(self) -> None:
+        """Make the tests now."""
+        self._body = self.body
+
+    def caller_part(self, peer: PeerAttributes) -> RequestPart | None:
+        """What is left of `sources` and the PEER part of `when` for that caller; None: the rule cannot match."""
+        return self.body.caller_part(peer)
+
+    def reduced(self, part: RequestPart, body: _Body | None = None) -> Reduced:
+        """`part`: what `caller_part` (of `body`; None: of this rule's) made of the caller. The verdict is made once."""
+        body = body or self.body
+        return Reduced(self.number, body.operation_tests, part + body.when_request, self.verdict, self.name)
+
+    # For the indexes
+
+    @property
+    def callers(self) -> Hashable:
+        """Rules of one action that have this in common make the same of every caller."""
+        rule = self.rule
+        return self.action, rule.sources, tuple([one for one in rule.when if _may_be_of_peer(one)]) if rule.when else ()
+
+    def keys(self) -> Iterable[Key]:
+        """What its `when` looks at, of every scope; and the remote address and the user, if its sources do."""
+        yield from self.keys_of_when()
+        for source in self.rule.sources:
+            if source.request_principals or source.not_request_principals:
+                yield REQUEST_PRINCIPAL_KEY
+            if source.remote_ip_blocks or source.not_remote_ip_blocks:
+                yield REMOTE_IP_KEY
+
+    def keys_of_when(self) -> Iterable[Key]:
+        return [parse_key(one.key) for one in self.rule.when]
+
+    def looks_at_peer(self, remote_is_source: bool) -> Iterable[int]:
+        """Attributes of PEER that make a difference to it."""
+        for source in self.rule.sources:
+            for attribute, lists in (
+                (PRINCIPAL, source.principals or source.not_principals),
+                (NAMESPACE, source.namespaces or source.not_namespaces),
+                (SOURCE_IP, source.ip_blocks or source.not_ip_blocks),
+            ):
+                if lists:
+                    yield attribute
+        for key in self.keys():
+            if key.attribute in PEER_KEYS:
+                yield PEER_KEYS[key.attribute]
+            elif key.attribute is Attribute.REMOTE_IP and remote_is_source:
+                yield REMOTE_IP
+
+    def wanted(self) -> Mapping[AttributeId, Texts]:
+        """What a request must match, by attribute (an index of OPERATION, or a Key)."""
+        rule, wanted = self.rule, dict[AttributeId, Texts]()
+        for attribute, values_of in _OPERATION_VALUES:
+            _want(wanted, attribute, rule.operations, values_of)
+        _want(wanted, REQUEST_PRINCIPAL_KEY, rule.sources, _request_principals)
+        for one in rule.when:
+            key = parse_key(one.key)
+            if not one.values or key.attribute.is_address:
+                continue
+            if key.attribute is Attribute.DESTINATION_PORT:
+                wanted.setdefault(PORT, one.values)
+            elif key.attribute not in _PEER_TEXTS:
+                wanted.setdefault(key, one.values)
+        return wanted
+
+    def wanted_callers(self) -> Mapping[AttributeId, Texts]:
+        """What a caller must match, by attribute of PEER."""
+        rule, wanted = self.rule, dict[AttributeId, Texts]()
+        for attribute, values_of in _SOURCE_VALUES:
+            _want(wanted, attribute, rule.sources, values_of)
+        for one in rule.when:
+            attribute = _PEER_TEXTS.get(parse_key(one.key).attribute, -1)
+            if attribute >= 0 and one.values:
+                wanted.setdefault(attribute, one.values)
+        return wanted
+
+
+_PEER_TEXTS = {
+    Attribute.PRINCIPAL: PRINCIPAL,
+    Attribute.NAMESPACE: NAMESPACE,
+    Attribute.SERVICE_ACCOUNT: SERVICE_ACCOUNT,
+    Attribute.SNI: SNI,
+}
+
+
+def _request_principals(source: Source) -> Texts:
+    return source.request_principals
+
+
+_SOURCE_VALUES: tuple[tuple[int, Callable[[Source], Texts]], ...] = (
+    (PRINCIPAL, lambda source: source.principals),
+    (NAMESPACE, lambda source: source.namespaces),
+)
+_OPERATION_VALUES: tuple[tuple[int, Callable[[Operation], Texts]], ...] = (
+    (PATH, lambda operation: tuple(map(one_spelling, operation.paths))),
+    (HOST, lambda operation: tuple(map(str.lower, operation.hosts))),
+    (METHOD, lambda operation: operation.methods),
+    (PORT, lambda operation: operation.ports),
+)
+
+
+def _want(
+    wanted: dict[AttributeId, Texts],
+    attribute: AttributeId,
+    alternatives: Sequence[Item],
+    values_of: Callable[[Item], Texts],
+) -> None:
+    """Add the texts, if every alternative demands one of some."""
+    if len(alternatives) == 1:  # as good as always
+        if values := values_of(alternatives[0]):
+            wanted[attribute] = values
+        return
+    all_values: list[str] = []
+    for alternative in alternatives:
+        values = values_of(alternative)
+        if not values:
+            return
+        all_values += values
+    if all_values:
+        wanted[attribute] = tuple(all_values)
+
+
+def is_of_request(key: Key, remote_is_source: bool) -> bool:
+    """Of scope REQUEST."""
+    if key.attribute is Attribute.REMOTE_IP:
+        return not remote_is_source
+    return key.attribute not in PEER_KEYS and key.attribute is not Attribute.DESTINATION_PORT
+
+
+def _may_be_of_peer(when: When) -> bool:
+    """The remote address is, where no proxy is trusted."""
+    key = parse_key(when.key)
+    return not key.attribute.takes_a_name and key.attribute is not Attribute.DESTINATION_PORT
+
+
+# Tests
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Body:
+    """A rule's conditions, and its tests sorted by when they can be made."""
+
     action: Action
-    shadow: bool
-    source: str
-    """"file:line"."""
     sources: tuple[Conditions, ...]
     operations: tuple[Conditions, ...]
     when: tuple[Conditions, ...]
     """By item; all must hold."""
-    verdict: Verdict | None
-    """Made once: an answer costs no allocation. None for AUDIT."""
-    parts: _Parts
-    callers: Hashable
-    """Rules of one action that have this in common make the same of every caller."""
-    on_tcp: CompiledRule | None
-    """None: it never matches there."""
+    source_tests: tuple[tuple[tuple[tuple[int, Test], ...], RequestTests], ...]
+    """(of the peer, of the request) of each alternative; none: everybody."""
+    when_peer: tuple[tuple[int, Test], ...]
+    when_request: RequestPart
+    operation_tests: tuple[OperationTests, ...]
 
     def caller_part(self, peer: PeerAttributes) -> RequestPart | None:
-        """What is left of `sources` and the PEER part of `when` for that caller; None: the rule cannot match."""
-        parts = self.parts
-        for index, test in parts.when_peer:
+        for index, test in self.when_peer:
             if not test(peer[index]):
                 return None
-        if not parts.sources:
+        if not self.source_tests:
             return ()
         left: list[RequestTests] = []
-        for peer_tests, request_tests in parts.sources:
+        for peer_tests, request_tests in self.source_tests:
             for index, test in peer_tests:
                 if not test(peer[index]):
                     break
@@ -89,32 +290,22 @@ class CompiledRule:
                 left.append(request_tests)
         return (tuple(left),) if left else None
 
-    def reduced(self, part: RequestPart) -> Reduced:
-        """`part`: what `caller_part` made of the caller."""
-        return Reduced(self.number, self.parts.operations, part + self.parts.when_request, self)
-
-    def wanted(self) -> Mapping[AttributeId, Texts]:
-        """For the index of requests: what must match, by attribute (an index of OPERATION, or a Key)."""
-        return self.parts.wanted
-
-    def wanted_callers(self) -> Mapping[AttributeId, Texts]:
-        """For the index of callers: what must match, by attribute of PEER."""
-        return self.parts.wanted_callers
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Parts:
-    """A rule's tests, sorted by when they can be made."""
-
-    sources: tuple[tuple[tuple[tuple[int, Test], ...], RequestTests], ...]
-    """(of the peer, of the request) of each alternative; none: everybody."""
-    when_peer: tuple[tuple[int, Test], ...]
-    when_request: RequestPart
-    operations: tuple[OperationTests, ...]
-    wanted: Mapping[AttributeId, Texts]
-    wanted_callers: Mapping[AttributeId, Texts]
+    @cached_property
+    def on_tcp(self) -> _Body | None:
+        """None: it never matches there."""
+        if not any(c.is_http for part in (self.sources, self.operations, self.when) for cs in part for c in cs):
+            return self
+        if self.action is not Action.ALLOW:
+            return _body(self.action, *map(_http_left_out, (self.sources, self.operations, self.when)))
+        if any(c.is_http for conditions in self.when for c in conditions):
+            return None
+        sources, operations = _without_http(self.sources), _without_http(self.operations)
+        if (self.sources and not sources) or (self.operations and not operations):
+            return None
+        return _body(self.action, sources, operations, self.when)
 
 
+@final
 class RuleCompiler:
     """Of all rules of one action. What many have in common is compiled once."""
 
@@ -122,62 +313,27 @@ class RuleCompiler:
         self._action = action
         self._conditions = Compiler(allow=action is Action.ALLOW, trusted_proxies_count=trusted_proxies_count)
 
-    def compile(
-        self, policy: AuthorizationPolicy, index: int, rule: Rule, number: int, verdict: Verdict | None
-    ) -> CompiledRule:
-        """Raises ValueError for a value that is none of its kind; `decode` never lets one in."""
-        sources, operations, when = (
-            self._conditions.sources(rule),
-            self._conditions.operations(rule),
-            self._conditions.when(rule),
-        )
-        compiled = CompiledRule(
-            number=number,
-            name=f"{policy.full_name}#{index}",
-            action=self._action,
-            shadow=policy.shadow,
-            source=rule_source(policy.source, rule.line),
-            sources=sources,
-            operations=operations,
-            when=when,
-            verdict=verdict,
-            parts=_parts(sources, operations, when),
-            callers=(self._action, rule.sources, tuple([one for one in rule.when if _is_of_peer(one)])),
-            on_tcp=None,
-        )
-        return replace(compiled, on_tcp=self._on_tcp(compiled))
-
-    def _on_tcp(self, rule: CompiledRule) -> CompiledRule | None:
-        if not any(c.is_http for part in (rule.sources, rule.operations, rule.when) for cs in part for c in cs):
-            return rule
-        if self._action is Action.ALLOW:
-            if any(c.is_http for conditions in rule.when for c in conditions):
-                return None
-            sources, operations, when = _without_http(rule.sources), _without_http(rule.operations), rule.when
-            if (rule.sources and not sources) or (rule.operations and not operations):
-                return None
-        else:
-            sources, operations, when = map(_http_left_out, (rule.sources, rule.operations, rule.when))
-        return replace(
-            rule,
-            sources=sources,
-            operations=operations,
-            when=when,
-            parts=_parts(sources, operations, when),
-            on_tcp=None,
-        )
+    def compile(self, rule: Rule) -> _Body:
+        conditions = self._conditions
+        return _body(self._action, conditions.sources(rule), conditions.operations(rule), conditions.when(rule))
 
 
-def _is_of_peer(when: When) -> bool:
-    """Or may be: the remote address is, where no proxy is trusted."""
-    key = parse_key(when.key)
-    return not key.attribute.takes_a_name and key.attribute is not Attribute.DESTINATION_PORT
-
-
-def rule_source(policy_source: str, line: int) -> str:
-    """ "file:line" of a rule of the policy at "file:line"."""
-    file, colon, _ = policy_source.rpartition(":")
-    return f"{file}:{line}" if line and colon else policy_source
+def _body(
+    action: Action, sources: tuple[Conditions, ...], operations: tuple[Conditions, ...], when: tuple[Conditions, ...]
+) -> _Body:
+    conditions = tuple(c for item in when for c in item)
+    of_operation = _indexed(conditions, Scope.OPERATION)
+    when_request = _keyed(conditions)
+    return _Body(
+        action=action,
+        sources=sources,
+        operations=operations,
+        when=when,
+        source_tests=tuple((_indexed(cs, Scope.PEER), _keyed(cs)) for cs in sources),
+        when_peer=_indexed(conditions, Scope.PEER),
+        when_request=((when_request,),) if when_request else (),
+        operation_tests=tuple(_indexed(cs, Scope.OPERATION) + of_operation for cs in operations or NO_CONDITION),
+    )
 
 
 def _without_http(alternatives: tuple[Conditions, ...]) -> tuple[Conditions, ...]:
@@ -186,53 +342,6 @@ def _without_http(alternatives: tuple[Conditions, ...]) -> tuple[Conditions, ...
 
 def _http_left_out(alternatives: tuple[Conditions, ...]) -> tuple[Conditions, ...]:
     return tuple(tuple(c for c in conditions if not c.is_http) for conditions in alternatives)
-
-
-def _parts(sources: tuple[Conditions, ...], operations: tuple[Conditions, ...], when: tuple[Conditions, ...]) -> _Parts:
-    conditions = tuple(c for item in when for c in item)
-    of_operation = _indexed(conditions, Scope.OPERATION)
-    when_request = _keyed(conditions)
-    when_peer = _indexed(conditions, Scope.PEER)
-    source_parts = tuple((_indexed(cs, Scope.PEER), _keyed(cs)) for cs in sources)
-    wanted: dict[AttributeId, Texts] = {}
-    _want(wanted, sources, Scope.REQUEST)
-    _want(wanted, operations, Scope.OPERATION)
-    callers: dict[AttributeId, Texts] = {}
-    _want(callers, sources, Scope.PEER)
-    for c in conditions:
-        if c.positive and not _is_address(c):
-            (callers if c.scope is Scope.PEER else wanted).setdefault(c.attribute, c.wanted)
-    return _Parts(
-        sources=source_parts,
-        when_peer=when_peer,
-        when_request=((when_request,),) if when_request else (),
-        operations=tuple(_indexed(cs, Scope.OPERATION) + of_operation for cs in operations or NO_CONDITION),
-        wanted=wanted,
-        wanted_callers=callers,
-    )
-
-
-def _want(wanted: dict[AttributeId, Texts], alternatives: tuple[Conditions, ...], scope: Scope) -> None:
-    """Add what every alternative demands some text of."""
-    if not alternatives:
-        return
-    for first in alternatives[0]:
-        if not first.positive or first.scope is not scope or _is_address(first):
-            continue
-        values: list[str] = []
-        for conditions in alternatives:
-            of_same = next((c for c in conditions if c.positive and c.attribute == first.attribute), None)
-            if of_same is None:
-                break
-            values += of_same.wanted
-        else:
-            wanted[first.attribute] = tuple(values)
-
-
-def _is_address(condition: Condition) -> bool:
-    if isinstance(condition.attribute, Key):
-        return condition.attribute.attribute.is_address
-    return condition.scope is Scope.PEER and condition.attribute in _ADDRESSES
 
 
 def _indexed(conditions: Conditions, scope: Scope) -> tuple[tuple[int, Test], ...]:

@@ -73,7 +73,7 @@ class Condition(NamedTuple):
 
 Conditions = tuple[Condition, ...]
 
-_PEER_KEYS = {
+PEER_KEYS = {
     Attribute.PRINCIPAL: PRINCIPAL,
     Attribute.NAMESPACE: NAMESPACE,
     Attribute.SERVICE_ACCOUNT: SERVICE_ACCOUNT,
@@ -145,8 +145,8 @@ class Compiler:
             yield Condition("notValues", scope, attribute, when.not_values, test, False)
 
     def _place(self, key: Key) -> tuple[Scope, int | Key]:
-        if key.attribute in _PEER_KEYS:
-            return Scope.PEER, _PEER_KEYS[key.attribute]
+        if key.attribute in PEER_KEYS:
+            return Scope.PEER, PEER_KEYS[key.attribute]
         if key.attribute is Attribute.DESTINATION_PORT:
             return Scope.OPERATION, PORT
         if key.attribute is Attribute.REMOTE_IP:

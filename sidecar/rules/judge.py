@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from typing import final
 
-from sidecar.rules.compiled import Reduced
+from sidecar.rules.compiled import CompiledRule, Reduced, RequestPart, is_of_request
 from sidecar.rules.conditions import (
     HOST,
     METHOD,
@@ -26,49 +26,68 @@ REMEMBERED_MAX = 512
 REMEMBERED_CHARACTERS_MAX = 256
 """Of host, method, path and the headers that policies name together."""
 INDEXED_KEYS_MAX = 8
+SLICE = 64
+"""Rules filed between two yields."""
 AUDITS_MAX = 16
 """Rules named in one answer."""
 
 
 @final
 class RuleSet:
-    """What is left of the rules of one action for some callers, found by what a request asks for."""
+    """The rules of one action for some callers, found by what a request asks for. Tests are made at first need."""
 
-    __slots__ = ("_by_number", "_index")
+    __slots__ = ("_index", "_parts", "_reduced", "_rules", "looks")
 
-    def __init__(self, rules: Sequence[Reduced]) -> None:
-        for _ in self._build(rules):
+    def __init__(self, rules: Sequence[tuple[CompiledRule, RequestPart]], remote_is_source: bool) -> None:
+        for _ in self._build(rules, remote_is_source):
             pass
 
     @classmethod
-    def building(cls, rules: Sequence[Reduced]) -> Generator[None, None, RuleSet]:
+    def building(
+        cls, rules: Sequence[tuple[CompiledRule, RequestPart]], remote_is_source: bool
+    ) -> Generator[None, None, RuleSet]:
+        """`rules`: in the order of their numbers, each with what is left of its caller conditions."""
         self = cls.__new__(cls)
-        yield from self._build(rules)
+        yield from self._build(rules, remote_is_source)
         return self
 
-    def _build(self, rules: Sequence[Reduced]) -> Generator[None, None, None]:
-        self._by_number = {rule.number: rule for rule in rules}
-        entries = [Entry(rule.number, rule.rule.wanted()) for rule in rules]
-        keys = Counter(key for entry in entries for key in entry.wanted if isinstance(key, Key))
-        attributes: tuple[AttributeId, ...] = (
-            PATH,
-            HOST,
-            *(key for key, _ in keys.most_common(INDEXED_KEYS_MAX)),
-            METHOD,
-            PORT,
-        )
+    def _build(
+        self, rules: Sequence[tuple[CompiledRule, RequestPart]], remote_is_source: bool
+    ) -> Generator[None, None, None]:
+        self._rules: dict[int, CompiledRule] = {}
+        self._parts: dict[int, RequestPart] = {}
+        self._reduced: dict[int, Reduced] = {}
+        entries: list[Entry] = []
+        keys: Counter[Key] = Counter()
+        looks: set[Key] = set()
+        for count, (rule, part) in enumerate(rules, 1):
+            self._rules[rule.number] = rule
+            if part:
+                self._parts[rule.number] = part
+                looks.update(key for group in part for tests in group for key, _ in tests)
+            if rule.rule.when:
+                looks.update(key for key in rule.keys_of_when() if is_of_request(key, remote_is_source))
+            entry = Entry(rule.number, rule.wanted())
+            keys.update(key for key in entry.wanted if isinstance(key, Key))
+            entries.append(entry)
+            if count % SLICE == 0:
+                yield
+        self.looks = frozenset(looks)
+        """Attributes of scope REQUEST that make a difference."""
+        common = [key for key, _ in keys.most_common(INDEXED_KEYS_MAX)]
+        attributes: tuple[AttributeId, ...] = (PATH, HOST, *common, METHOD, PORT)
         self._index = yield from RuleIndex.building(entries, attributes)
 
     def __len__(self) -> int:
-        return len(self._by_number)
+        return len(self._rules)
 
     def matching(self, asked: Asked) -> Iterable[Reduced]:
         """Those that match, in order."""
-        by_number = self._by_number
-        if not by_number:
-            return
+        reduced = self._reduced
         for number in self._index.candidates(asked.look):
-            rule = by_number[number]
+            rule = reduced.get(number)
+            if rule is None:
+                rule = reduced[number] = self._rules[number].reduced(self._parts.get(number, ()))
             if asked.holds(rule):
                 yield rule
 
@@ -122,7 +141,6 @@ class Judge:
         "_deny",
         "_otherwise",
         "_remembered",
-        "_source_ip",
         "_trusted_proxies_count",
         "looks",
     )
@@ -133,13 +151,12 @@ class Judge:
         allow: Sequence[RuleSet],
         audit: Sequence[RuleSet],
         otherwise: Verdict,
-        looks: frozenset[bytes] | None,
         trusted_proxies_count: int,
     ) -> None:
         self._deny, self._allow, self._audit = (tuple(filter(len, rules)) for rules in (deny, allow, audit))
         self._otherwise = otherwise
         self._trusted_proxies_count = trusted_proxies_count
-        self.looks = looks
+        self.looks = header_names_of(key for rules in (*self._deny, *self._allow, *self._audit) for key in rules.looks)
         """Names of headers that make a difference; None: nor does a token."""
         self._remembered: dict[tuple[object, ...], Verdict] = {}
 
@@ -174,9 +191,9 @@ class Judge:
         verdict = verdict or _first(self._allow, asked) or self._otherwise
         if not self._audit:
             return verdict
-        audits = {rule.number: rule.rule.name for rules in self._audit for rule in rules.matching(asked)}
+        audits = {rule.number: rule.name for rules in self._audit for rule in rules.matching(asked)}
         if other:
-            audits |= {rule.number: rule.rule.name for rules in self._audit for rule in rules.matching(other)}
+            audits |= {rule.number: rule.name for rules in self._audit for rule in rules.matching(other)}
         return annotated(verdict, tuple(audits[number] for number in sorted(audits)[:AUDITS_MAX]), None)
 
 
@@ -188,12 +205,12 @@ def _first(groups: tuple[RuleSet, ...], asked: Asked) -> Verdict | None:
             if first is None or rule.number < first.number:
                 first = rule
             break
-    return None if first is None else first.rule.verdict
+    return None if first is None else first.verdict
 
 
-def looks_of(rules: Iterable[Reduced]) -> frozenset[bytes] | None:
-    """Names of the headers that the rules look at; None if they look at nothing of scope REQUEST."""
-    keys = {key for rule in rules for group in rule.request for tests in group for key, _ in tests}
+def header_names_of(keys: Iterable[Key]) -> frozenset[bytes] | None:
+    """Of the headers that are looked at; None if nothing of scope REQUEST is."""
+    keys = set(keys)
     if not keys:
         return None
     names = {key.names[0].encode() for key in keys if key.attribute is Attribute.HEADER}

@@ -12,6 +12,7 @@ The index never decides. It leaves out what cannot match.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from itertools import chain
 
 from sidecar.rules.keys import Key
 from sidecar.rules.match import Shape, is_template, shape_of, template_prefix
@@ -19,6 +20,8 @@ from sidecar.rules.match import Shape, is_template, shape_of, template_prefix
 Texts = tuple[str, ...]
 Value = str | Texts
 AttributeId = int | Key
+Numbers = tuple[int, ...]
+"""Ascending. Tuples of numbers cost the garbage collector nothing."""
 Look = Callable[[AttributeId], Value]
 """An attribute -> what the request has: one text, several, or none ("" or ())."""
 
@@ -57,7 +60,7 @@ class RuleIndex:
 
     def _build(self, entries: Sequence[Entry], attributes: Sequence[AttributeId]) -> Generator[None, None, None]:
         """`attributes`: the most telling first."""
-        self._few = [entry.number for entry in entries]
+        self._few = tuple([entry.number for entry in entries])
         self._tree: _Node | None = None
         if len(entries) > FEW:
             self._tree = yield from _node(entries, tuple(attributes))
@@ -66,9 +69,11 @@ class RuleIndex:
         """The numbers, ascending, of the rules that may match: all that do are among them. Not to be changed."""
         if self._tree is None:
             return self._few
-        found: set[int] = set()
+        found: list[Sequence[int]] = []
         self._tree.collect(look, found)
-        return sorted(found)
+        if len(found) == 1:
+            return found[0]
+        return sorted({*chain.from_iterable(found)}) if found else ()
 
 
 class _Node:
@@ -79,23 +84,23 @@ class _Node:
     def __init__(
         self,
         attribute: AttributeId,
-        exact: dict[str, _Node | list[int]],
-        prefixes: Sequence[tuple[int, dict[str, _Node | list[int]]]],
-        suffixes: Sequence[tuple[int, dict[str, _Node | list[int]]]],
-        rest: _Node | list[int],
+        exact: dict[str, _Node | Numbers],
+        prefixes: Sequence[tuple[int, dict[str, _Node | Numbers]]],
+        suffixes: Sequence[tuple[int, dict[str, _Node | Numbers]]],
+        rest: _Node | Numbers,
     ) -> None:
         self._attribute = attribute
         self._exact, self._prefixes, self._suffixes = exact, prefixes, suffixes
         self._rest = rest
 
-    def collect(self, look: Look, found: set[int]) -> None:
+    def collect(self, look: Look, found: list[Sequence[int]]) -> None:
         value = look(self._attribute)
         for text in (value,) if isinstance(value, str) else value:
             if text:
                 self._collect_text(text, look, found)
         _collect(self._rest, look, found)
 
-    def _collect_text(self, text: str, look: Look, found: set[int]) -> None:
+    def _collect_text(self, text: str, look: Look, found: list[Sequence[int]]) -> None:
         branch = self._exact.get(text)
         if branch is not None:
             _collect(branch, look, found)
@@ -109,11 +114,11 @@ class _Node:
                 _collect(branch, look, found)
 
 
-def _collect(branch: _Node | list[int], look: Look, found: set[int]) -> None:
+def _collect(branch: _Node | Numbers, look: Look, found: list[Sequence[int]]) -> None:
     if isinstance(branch, _Node):
         branch.collect(look, found)
-    else:
-        found.update(branch)
+    elif branch:
+        found.append(branch)
 
 
 Filed = dict[tuple[Shape, str], list[Entry]]
@@ -132,7 +137,7 @@ def _node(entries: Sequence[Entry], attributes: tuple[AttributeId, ...]) -> Gene
                 filed.setdefault(kind, []).append(entry)
         if count % SLICE == 0:
             yield
-    by_shape: dict[Shape, dict[str, _Node | list[int]]] = {shape: {} for shape in Shape}
+    by_shape: dict[Shape, dict[str, _Node | Numbers]] = {shape: {} for shape in Shape}
     for count, ((shape, text), of_text) in enumerate(filed.items(), 1):
         by_shape[shape][text] = yield from _branch(of_text, others)
         if count % SLICE == 0:
@@ -146,9 +151,9 @@ def _node(entries: Sequence[Entry], attributes: tuple[AttributeId, ...]) -> Gene
     )
 
 
-def _branch(entries: Sequence[Entry], attributes: tuple[AttributeId, ...]) -> Generator[None, None, _Node | list[int]]:
+def _branch(entries: Sequence[Entry], attributes: tuple[AttributeId, ...]) -> Generator[None, None, _Node | Numbers]:
     if len(entries) <= FEW or not attributes:
-        return [entry.number for entry in entries]
+        return tuple([entry.number for entry in entries])
     return (yield from _node(entries, attributes))
 
 
@@ -165,8 +170,8 @@ def _shapes(values: Texts | None) -> set[tuple[Shape, str]] | None:
     return shapes
 
 
-def _by_length(texts: dict[str, _Node | list[int]]) -> list[tuple[int, dict[str, _Node | list[int]]]]:
-    by_length: dict[int, dict[str, _Node | list[int]]] = {}
+def _by_length(texts: dict[str, _Node | Numbers]) -> list[tuple[int, dict[str, _Node | Numbers]]]:
+    by_length: dict[int, dict[str, _Node | Numbers]] = {}
     for text, branch in texts.items():
         by_length.setdefault(len(text), {})[text] = branch
     return sorted(by_length.items(), key=lambda item: item[0])

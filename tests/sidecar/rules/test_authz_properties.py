@@ -146,8 +146,9 @@ rules = st.builds(
     sources=st.lists(sources, max_size=2).map(tuple),
     operations=st.lists(operations, max_size=2).map(tuple),
 )
+DECIDING = [Action.ALLOW, Action.DENY]
 policies_st = st.lists(
-    st.tuples(st.sampled_from([Action.ALLOW, Action.DENY]), st.lists(rules, max_size=3), st.sampled_from(["a", "b", "c", "d"])),
+    st.tuples(st.sampled_from(DECIDING), st.lists(rules, max_size=3), st.sampled_from(["a", "b", "c", "d"])),
     max_size=4,
     unique_by=lambda parts: parts[2],
 ).map(lambda parts: [policy(action, *some_rules, name=name) for action, some_rules, name in parts])
@@ -165,7 +166,7 @@ requests = st.one_of(http, http, tcp)
 
 
 @settings(max_examples=500)
-@given(policies_st, requests, st.sampled_from([Action.ALLOW, Action.DENY]))
+@given(policies_st, requests, st.sampled_from(DECIDING))
 def test_the_authorizer_decides_as_the_documentation_says(
     policies: list[AuthorizationPolicy], asked: Facts, default: Action
 ) -> None:
