@@ -74,6 +74,20 @@ class NotFound(RequestError):
     reason, title = "no_route", "There is no such service or port in the mesh."
 
 
+class Unauthorized(RequestError):
+    """A token that is not taken. The caller hears no more than that (RFC 6750 section 3.1)."""
+
+    http_status, grpc_status, h2_code = 401, GRPC_UNAUTHENTICATED, ErrorCode.REFUSED_STREAM
+    reason, title = "unauthenticated", "The request's token is not accepted."
+
+
+class KeysUnavailable(RequestError):
+    """Whether a token holds cannot be told (row E19)."""
+
+    http_status, grpc_status, h2_code = 503, GRPC_UNAVAILABLE, ErrorCode.REFUSED_STREAM
+    reason, title = "keys_unavailable", "The keys of the token's issuer are not available."
+
+
 class Forbidden(RequestError):
     http_status, grpc_status, h2_code = 403, GRPC_PERMISSION_DENIED, ErrorCode.REFUSED_STREAM
     reason, title = "denied", "Access denied by policy."

@@ -93,6 +93,11 @@ def content_length(value: bytes, fault: Fault) -> int:
     return int(value)
 
 
+def folded(name: bytes) -> bytes:
+    """One spelling for all that an app may take for the same field: CGI variables know no difference."""
+    return name.translate(_LIKE_A_DASH)
+
+
 def is_identity(name: bytes) -> bool:
     """Is this a field only we may set, in any spelling an app may take for it? (rows D01, D02)"""
     name = name.translate(_LIKE_A_DASH)
