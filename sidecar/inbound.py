@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from sidecar.authentication import Waiting
 from sidecar.errors import NotFound, RequestError
 from sidecar.exchange import Exchange
 from sidecar.http.headers import RequestHead, admit_request, request_fields
@@ -17,6 +18,9 @@ from sidecar.rules.facts import Peer
 from sidecar.rules.routing import pick_port
 from sidecar.runtime import INBOUND, Call, Runtime
 
+if TYPE_CHECKING:
+    from sidecar.jwks.authenticator import Authenticator, User
+
 TRIES_MAX = 3
 
 
@@ -24,6 +28,8 @@ class _InForce(NamedTuple):
     """What of the snapshot in force concerns one peer."""
 
     authorizer: Authorizer
+    authenticator: Authenticator | None
+    """Of users; None: no RequestAuthentication selects this workload."""
     judge: PeerAuthorizer
     own_id: str
     version: int
@@ -44,6 +50,8 @@ class InboundPeer:
         self._facts = facts or Peer(peer.identity)
         self._source = str(peer.identity)
         self._limits = runtime.config.limits
+        self._is_exposed = False
+        """Without TLS, from another machine: what is said here others may hear."""
         self._in_force: _InForce | None = None
 
     def request(self, session: Session, stream: int, fields: Fields, end: bool) -> StreamSink:
@@ -64,8 +72,18 @@ class InboundPeer:
         exchange.understood(head)
         call.port = self._port(head)
 
+        self._decide(exchange, call, head, in_force)
+
+    def _decide(self, exchange: Exchange, call: _ToApp, head: RequestHead, in_force: _InForce) -> None:
+        """The rest of the line. A request whose token waits for its issuer's keys comes here again."""
         # 2 decide; the exchange is live already, so a policy change from here on finds it
-        verdict = in_force.judge.authorize(head.host, call.port, head.method.decode("ascii"), head.path, head.fields)
+        if in_force.authenticator is not None:
+            try:
+                call.user = in_force.authenticator.admit(call, head, is_exposed=self._is_exposed)
+            except Waiting:
+                call.waits_for = in_force.authenticator
+                return
+        verdict = self._verdict(in_force, head, call)
         if isinstance(verdict, Denied):
             self.runtime.deny(exchange, call, verdict)
             return
@@ -85,9 +103,29 @@ class InboundPeer:
                 return next(iter(self._apps))  # a Host of the app's own making, such as the name of a named port
             raise NotFound(str(e)) from None
 
-    def judge_again(self, head: RequestHead, port: int) -> Permit | Denied:
-        """With the policy of now."""
-        return self._policy().judge.authorize(head.host, port, head.method.decode("ascii"), head.path, head.fields)
+    def go_on(self, call: _ToApp) -> None:
+        """The keys that a request waited for came, or will not come: it is decided with the policy of now."""
+        exchange = call.exchange
+        assert exchange.head is not None
+        try:
+            in_force = self._policy()
+            call.version = in_force.version
+            self._decide(exchange, call, exchange.head, in_force)
+        except RequestError as e:
+            self.runtime.refuse(exchange, [], e)
+
+    def judge_again(self, head: RequestHead, call: _ToApp) -> Permit | Denied:
+        """With the policy of now. Raises Unauthorized if the user's token does not hold under it."""
+        in_force = self._policy()
+        if in_force.authenticator is not None:
+            call.user = in_force.authenticator.again(call.user, head, is_exposed=self._is_exposed)
+        return self._verdict(in_force, head, call)
+
+    @staticmethod
+    def _verdict(in_force: _InForce, head: RequestHead, call: _ToApp) -> Permit | Denied:
+        token = call.user.verified.token if in_force.authenticator is not None and call.user is not None else None
+        method = head.method.decode("ascii")
+        return in_force.judge.authorize(head.host, call.port, method, head.path, head.fields, token)
 
     def _policy(self) -> _InForce:
         """The peer's rules are compiled once per snapshot (and hold a DENY also against `/admin;x`, row C06).
@@ -99,6 +137,7 @@ class InboundPeer:
             client_cert = f"By={own_id};Hash={self._peer.sha256_hex};URI={self._source}"
             self._in_force = _InForce(
                 authorizer,
+                self.runtime.authentication.under(snapshot),
                 authorizer.for_peer(self._facts),
                 own_id,
                 snapshot.version,
@@ -110,7 +149,7 @@ class InboundPeer:
 class _ToApp(Call):
     """Finds the permitted exchange a connection to the app, again if the app closed it under us unprocessed."""
 
-    __slots__ = ("_peer", "_pool", "_session", "_tries")
+    __slots__ = ("_peer", "_pool", "_session", "_tries", "user", "waits_for")
 
     def __init__(self, peer: InboundPeer, source: str) -> None:
         super().__init__(INBOUND, source)
@@ -118,10 +157,19 @@ class _ToApp(Call):
         self._pool: Pool | None = None
         self._session: Session | None = None
         self._tries = 0
+        self.user: User | None = None
+        """Whose token the request carried."""
+        self.waits_for: Authenticator | None = None
 
     def rejudge(self) -> Permit | Denied:
         assert self.exchange.head is not None
-        return self._peer.judge_again(self.exchange.head, self.port)
+        return self._peer.judge_again(self.exchange.head, self)
+
+    def keys_came(self) -> None:
+        self._peer.go_on(self)
+
+    def keys_failed(self, error: RequestError) -> None:
+        self.exchange.fail(error)
 
     def open(self, pool: Pool, permit: Permit) -> None:
         """No upstream is opened without a Permit. Raises TooManyRequests."""
@@ -148,6 +196,8 @@ class _ToApp(Call):
             exchange.fail(e)
 
     def release(self) -> None:
+        if self.waits_for is not None:
+            self.waits_for.forget(self)
         if self._pool is not None:
             self._pool.forget(self)
             self._pool.freed(self._session)

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from random import Random
 
+from sidecar.authentication import Authentication
 from sidecar.config import Config, Timeouts
-from sidecar.errors import Forbidden, NotReady, RequestError, RequestTimeout, UpstreamTimeout
+from sidecar.errors import Forbidden, NotReady, RequestError, RequestTimeout, Unauthorized, UpstreamTimeout
 from sidecar.exchange import Exchange, State
 from sidecar.http.headers import RequestHead
 from sidecar.http.session import Field, Fields, Session
@@ -69,6 +70,7 @@ class Runtime:
         """For what must only be even: endpoints, ids of traces. Asks the kernel once, not for each request."""
         self.snapshot: Snapshot | None = None
         self.authorizer: Authorizer | None = None
+        self.authentication = Authentication(config, driver, self.chance)
         self._tracer = tracer
         self._observe = observe
         self._live: dict[Exchange, Call] = {}
@@ -91,10 +93,15 @@ class Runtime:
         """Put a snapshot into force, and judge every open exchange again: who lost the right is broken off."""
         self.authorizer = Authorizer(snapshot)
         self.snapshot = snapshot
+        self.authentication.under(snapshot)
         for exchange, call in list(self._live.items()):
             if call.permit is None:
                 continue
-            verdict = call.rejudge()
+            try:
+                verdict = call.rejudge()
+            except Unauthorized as e:
+                self.turn_away(exchange, e)
+                continue
             if isinstance(verdict, Denied):
                 self.deny(exchange, call, verdict)
             else:
@@ -103,9 +110,18 @@ class Runtime:
 
     def deny(self, exchange: Exchange, call: Call, verdict: Denied) -> None:
         call.denied, call.version = verdict, verdict.version
+        self._name_decision(exchange)
+        exchange.fail(Forbidden(verdict.reason))
+
+    def turn_away(self, exchange: Exchange, error: Unauthorized) -> None:
+        """A token that is not taken: the caller hears no more than that, and an id to ask about."""
+        self._name_decision(exchange)
+        exchange.extra_response.append((b"www-authenticate", b'Bearer error="invalid_token"'))
+        exchange.fail(error)
+
+    def _name_decision(self, exchange: Exchange) -> None:
         exchange.decision_id = f"{self.rng.getrandbits(64):016x}"
         exchange.extra_response = [(b"hauberk-decision-id", exchange.decision_id.encode())]
-        exchange.fail(Forbidden(verdict.reason))
 
     def begin(self, session: Session, stream: int, end: bool, call: Call) -> Exchange:
         """A request arrived: from here on the exchange is live, and will be recorded when it ends."""
@@ -126,6 +142,9 @@ class Runtime:
 
     def refuse(self, exchange: Exchange, fields: Fields, error: RequestError) -> None:
         """Answer a request that will not be relayed, in the way its client understands."""
+        if isinstance(error, Unauthorized):
+            self.turn_away(exchange, error)
+            return
         if exchange.head is None:
             exchange.is_grpc = any(n == b"content-type" and v.startswith(b"application/grpc") for n, v in fields)
         exchange.fail(error)
@@ -154,6 +173,7 @@ class Runtime:
             error = overdue(exchange, timeouts, now)
             if error is not None:
                 exchange.fail(error)
+        self.authentication.sweep(now)
         self.driver.flush()
 
 

@@ -28,8 +28,10 @@ from sidecar.rules.snapshot import (
     Action,
     AuthorizationPolicy,
     Endpoint,
+    JwtRule,
     Operation,
     Protocol,
+    RequestAuthentication,
     Rule,
     Service,
     Snapshot,
@@ -155,8 +157,10 @@ class Side:
         policies: Iterable[AuthorizationPolicy] = (),
         services: Mapping[str, Sequence[Endpoint] | None] | None = None,
         default: Action = Action.DENY,
+        jwt_rules: Sequence[JwtRule] = (),
     ) -> None:
         """A new snapshot. `services`: name -> its endpoints, or None for one that nobody ever joined as."""
+        authentication = RequestAuthentication(namespace="shop", name="users", jwt_rules=tuple(jwt_rules))
         self.version += 1
         known: dict[str, Service] = {}
         for full_name, endpoints in (services or {}).items():
@@ -178,6 +182,7 @@ class Side:
                 services=known,
                 trust_anchors_der=self.mesh.bundle.anchors_der,
                 certificate_lifetime_s=3600,
+                request_authentications=(authentication,) if jwt_rules else (),
             )
         )
 
