@@ -25,6 +25,7 @@ import trio
 
 from certs.spiffe_id import SpiffeId, TrustDomain
 from sidecar.config import Config
+from sidecar.decisions import Decisions
 from sidecar.errors import RequestError
 from sidecar.http.fields import Remembered
 from sidecar.http.session import Field, Fields, ServerHandler, StreamSink
@@ -34,6 +35,7 @@ from sidecar.net.pool import Pool
 from sidecar.net.tls import PeerCertificate
 from sidecar.observe import Observer
 from sidecar.outbound import Outbound, OutboundApp
+from sidecar.rules.slices import at_once
 from sidecar.rules.snapshot import (
     Action,
     AuthorizationPolicy,
@@ -181,10 +183,9 @@ class Hop:
         self.down, self.up = NotingSession(), NotingSession()
         access_log = AccessLog("denied", _write, on_drop=metrics.access_log_dropped)
         tracer = Tracer(Sampler(ratio=0.01), None, None)
-        self.runtime = Runtime(
-            Config(service="orders"), driver, random.SystemRandom(), tracer, Observer(metrics, access_log, tracer)
-        )
-        self.runtime.apply(snapshot)
+        observer = Observer(metrics, access_log, tracer, Decisions(time.monotonic, random.SystemRandom()))
+        self.runtime = Runtime(Config(service="orders"), driver, random.SystemRandom(), tracer, observer)
+        at_once(self.runtime.applying(snapshot))
 
     def pool(self, endpoint: Endpoint) -> Pool:
         return Pool(

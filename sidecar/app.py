@@ -24,6 +24,7 @@ from sidecar.config import Address, Config
 from sidecar.control.errors import SubscriptionsFull
 from sidecar.control.watcher import ControlLink
 from sidecar.data_plane import DataPlane
+from sidecar.decisions import Decisions
 from sidecar.describe import describe
 from sidecar.identity.bootstrap import Joined, JoinToken, join_with_retries, read_token
 from sidecar.identity.errors import ControlPlaneUnreachable
@@ -33,6 +34,7 @@ from sidecar.listening import warn_if_exposed
 from sidecar.net.connection import Driver
 from sidecar.net.dial import dial
 from sidecar.net.listener import bind, bound_address
+from sidecar.net.slices import in_slices
 from sidecar.observe import Observer
 from sidecar.rules.routing import resolve
 from sidecar.rules.snapshot import Snapshot
@@ -48,6 +50,7 @@ log = logging.getLogger(__name__)
 
 APP_PROBE_S = 0.1
 APP_PROBE_MAX_S = 1.0
+REPORT_S = 1.0
 PROPAGATION_S = 1.0
 """How long callers may need to hear that we left, before we turn new connections away."""
 
@@ -92,6 +95,7 @@ class Sidecar:
         self._instance = secrets.token_hex(8)
         self._listeners = Listeners(config)
         self._metrics = Metrics(version=VERSION)
+        self._decisions = Decisions(time.monotonic, self._rng, self._metrics.decision_dropped)
         self._identity = IdentitySource()
         self._link: ControlLink | None = None
         self._rotator: Rotator | None = None
@@ -123,7 +127,7 @@ class Sidecar:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._log, access_log)
                 driver = Driver(nursery, self.config.limits, self._metrics.connection)
-                observer = Observer(self._metrics, access_log, tracer)
+                observer = Observer(self._metrics, access_log, tracer, self._decisions)
                 self._runtime = Runtime(self.config, driver, self._rng, tracer, observer)
                 self._data_plane = DataPlane(
                     self.config,
@@ -189,15 +193,16 @@ class Sidecar:
         )
         self._rotator = Rotator(source=self._identity, renew=self._link.renew, clock=time.time, rng=self._rng)
         nursery.start_soon(self._link.run)
+        nursery.start_soon(self._report, self._link)
         nursery.start_soon(self._rotator.run)
         log.info("joined the mesh", extra={"spiffe_id": str(joined.svid.spiffe_id), "mesh": str(self.mesh_address)})
 
     # What comes from the control plane
 
-    def _snapshot_received(self, snapshot: Snapshot) -> None:
+    async def _snapshot_received(self, snapshot: Snapshot) -> None:
         assert self._data_plane is not None
         assert self._rotator is not None
-        self._data_plane.snapshot_applied(snapshot)
+        await in_slices(self._data_plane.applying(snapshot))
         self._metrics.snapshot(snapshot.version)
         self._rotator.lifetime_wanted(snapshot.certificate_lifetime_s)
         self._snapshot.set()
@@ -218,6 +223,12 @@ class Sidecar:
     def _used(self, name: str) -> None:
         if self._link is not None:
             self._link.used(name)
+
+    async def _report(self, link: ControlLink) -> None:
+        """For ever, tell the control plane what was denied."""
+        while True:
+            await trio.sleep(REPORT_S)
+            link.report(self._decisions.take)
 
     # The app
 

@@ -9,7 +9,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import trio
 
@@ -93,8 +93,9 @@ class DataPlane:
 
         await serve(listener, self._app_gate, one)
 
-    def snapshot_applied(self, snapshot: Snapshot) -> None:
-        self._runtime.apply(snapshot)
+    def applying(self, snapshot: Snapshot) -> Generator[None, None, None]:
+        """Put it into force, in slices."""
+        yield from self._runtime.applying(snapshot)
         self._outbound.snapshot_changed()
 
     @property

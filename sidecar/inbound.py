@@ -6,19 +6,21 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.authentication import Waiting
+from sidecar.decisions import describe
 from sidecar.errors import NotFound, RequestError
 from sidecar.exchange import Exchange
 from sidecar.http.headers import RequestHead, admit_request, request_fields
 from sidecar.http.session import Field, Fields, Session, StreamSink
 from sidecar.net.pool import Pool
 from sidecar.net.tls import PeerCertificate
-from sidecar.rules.authz import Authorizer, Denied, PeerAuthorizer, Permit
+from sidecar.rules.authz import Authorizer, Denied, Facts, PeerAuthorizer, Permit, Verdict
 from sidecar.rules.errors import RoutingError
 from sidecar.rules.facts import Peer
 from sidecar.rules.routing import pick_port
 from sidecar.runtime import INBOUND, Call, Runtime
 
 if TYPE_CHECKING:
+    from protos.hauberk.v1.discovery_pb2 import Decision
     from sidecar.jwks.authenticator import Authenticator, User
 
 TRIES_MAX = 3
@@ -127,6 +129,23 @@ class InboundPeer:
         method = head.method.decode("ascii")
         return in_force.judge.authorize(head.host, call.port, method, head.path, head.fields, token)
 
+    def describe(self, head: RequestHead, port: int, verdict: Verdict, decision_id: str, at: float) -> Decision:
+        """What was decided, for the control plane."""
+        snapshot, authorizer = self.runtime.current()
+        peer = self._facts
+        facts = Facts(
+            principal=peer.principal,
+            host=head.host,
+            port=port,
+            method=head.method.decode("ascii"),
+            path=head.path,
+            source_ip=peer.source_ip,
+            destination_ip=peer.destination_ip,
+            sni=peer.sni,
+            headers=tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.fields),
+        )
+        return describe(facts, verdict, snapshot, authorizer, decision_id=decision_id, at=at)
+
     def _policy(self) -> _InForce:
         """The peer's rules are compiled once per snapshot (and hold a DENY also against `/admin;x`, row C06).
 
@@ -160,6 +179,10 @@ class _ToApp(Call):
         self.user: User | None = None
         """Whose token the request carried."""
         self.waits_for: Authenticator | None = None
+
+    def describe(self, verdict: Verdict, decision_id: str, at: float) -> Decision | None:
+        head = self.exchange.head
+        return self._peer.describe(head, self.port, verdict, decision_id, at) if head else None
 
     def rejudge(self) -> Permit | Denied:
         assert self.exchange.head is not None

@@ -5,37 +5,63 @@ from __future__ import annotations
 import time
 from typing import Literal
 
+from sidecar.decisions import Decisions
 from sidecar.exchange import Exchange
+from sidecar.rules.verdict import Denied, Verdict
 from sidecar.runtime import INBOUND, Call
 from sidecar.telemetry import names
 from sidecar.telemetry.access_log import AccessLog
 from sidecar.telemetry.access_log import Exchange as LogEntry
-from sidecar.telemetry.metrics import Metrics, Verdict
+from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.metrics import Verdict as Word
 from sidecar.telemetry.trace import Tracer
+
+AUDITS_MAX = 16
+"""Rules named in one span."""
 
 
 class Observer:
     """Called once for each exchange, at its end."""
 
-    def __init__(self, metrics: Metrics, access_log: AccessLog, tracer: Tracer) -> None:
+    def __init__(self, metrics: Metrics, access_log: AccessLog, tracer: Tracer, decisions: Decisions) -> None:
         self._metrics = metrics
         self._access_log = access_log
         self._tracer = tracer
+        self._decisions = decisions
 
     def __call__(self, exchange: Exchange, call: Call) -> None:
         duration_s = exchange.clock() - exchange.started
         decision = self._decision(call)
+        judged = call.denied or call.permit
+        shadow = judged.shadow if judged else None
+        if judged is not None and (call.denied is not None or shadow is not None or judged.audits):
+            self._tell(exchange, call, judged)
         if call.direction == INBOUND:
-            verdict: Verdict = "deny" if call.denied else "allow" if call.permit else "none"
-            self._metrics.request_done("inbound", exchange.status, call.source, duration_s, verdict)
+            word: Word = "deny" if call.denied else "allow" if call.permit else "none"
+            self._metrics.request_done("inbound", exchange.status, call.source, duration_s, word)
         else:
             self._metrics.request_done("outbound", exchange.status, call.destination, duration_s)
         if exchange.error is not None and exchange.error.row:
             self._metrics.refused(exchange.error.row, exchange.error.reason)
-        if self._access_log.wants(decision):
+        if self._access_log.wants(decision, differs=shadow is not None, audited=bool(judged and judged.audits)):
             self._access_log.record(self._log_entry(exchange, call, decision, duration_s))
         if call.trace is not None and call.trace.sampled and self._tracer.is_exporting:
             self._span(exchange, call)
+
+    def _tell(self, exchange: Exchange, call: Call, verdict: Verdict) -> None:
+        """What somebody may ask about later, or a policy asks to have counted."""
+        for rule in verdict.audits:
+            self._metrics.audited(call.source, rule)
+        if verdict.shadow is not None:
+            self._metrics.shadow(call.source, _word(verdict.shadow), verdict.shadow.rule)
+        elif call.denied is None:
+            return
+        if not exchange.decision_id:
+            exchange.decision_id = self._decisions.new_id()  # nobody was told, but the log has it
+        if self._decisions.admits_one():
+            described = call.describe(verdict, exchange.decision_id, time.time())
+            if described is not None:
+                self._decisions.add(described)
 
     @staticmethod
     def _decision(call: Call) -> str:
@@ -60,6 +86,9 @@ class Observer:
             rule=verdict.rule if verdict else "",
             snapshot=verdict.version if verdict else call.version,
             decision_id=exchange.decision_id,
+            audit=verdict.audits if verdict else (),
+            shadow=_word(verdict.shadow) if verdict and verdict.shadow else "",
+            shadow_rule=verdict.shadow.rule if verdict and verdict.shadow else "",
             duration_s=duration_s,
             bytes_received=exchange.request.octets,
             bytes_sent=exchange.response.octets if exchange.response else 0,
@@ -91,6 +120,11 @@ class Observer:
         if (verdict := call.denied or call.permit) is not None:
             attributes[names.ATTR_RULE] = verdict.rule
             attributes[names.ATTR_SNAPSHOT] = verdict.version
+            if verdict.audits:
+                attributes[names.ATTR_AUDIT] = ", ".join(verdict.audits[:AUDITS_MAX])
+            if verdict.shadow is not None:
+                attributes[names.ATTR_SHADOW] = _word(verdict.shadow)
+                attributes[names.ATTR_SHADOW_RULE] = verdict.shadow.rule
         if exchange.decision_id:
             attributes[names.ATTR_DECISION_ID] = exchange.decision_id
         if exchange.grpc_status is not None:
@@ -104,3 +138,7 @@ class Observer:
             attributes=attributes,
             error="" if exchange.how_ended == names.END_COMPLETE else exchange.how_ended,
         )
+
+
+def _word(verdict: Verdict) -> Word:
+    return "deny" if isinstance(verdict, Denied) else "allow"

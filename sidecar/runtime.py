@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from random import Random
+from typing import TYPE_CHECKING
 
 from sidecar.authentication import Authentication
 from sidecar.config import Config, Timeouts
@@ -13,9 +14,15 @@ from sidecar.exchange import Exchange, State
 from sidecar.http.headers import RequestHead
 from sidecar.http.session import Field, Fields, Session
 from sidecar.net.connection import Driver
-from sidecar.rules.authz import Authorizer, Denied, Permit
+from sidecar.rules.authz import Authorizer, Denied, Permit, Verdict
 from sidecar.rules.snapshot import Snapshot
 from sidecar.telemetry.trace import TraceContext, Tracer
+
+if TYPE_CHECKING:
+    from protos.hauberk.v1.discovery_pb2 import Decision
+
+REJUDGED_SLICE = 32
+"""Open exchanges judged again between two yields."""
 
 INBOUND, OUTBOUND = "inbound", "outbound"
 
@@ -47,6 +54,11 @@ class Call:
         self.trace: TraceContext | None = None
         self.began_at = 0.0
         """Unix seconds; 0 unless the trace is sampled."""
+
+    def describe(self, verdict: Verdict, decision_id: str, at: float) -> Decision | None:
+        """For the control plane, what was decided with all that policies saw; `at` in Unix seconds. None: nothing was
+        judged here."""
+        return None
 
     def rejudge(self) -> Permit | Denied:
         """Judge it again with the policy of now. Asked only of what has a Permit."""
@@ -89,13 +101,19 @@ class Runtime:
             raise NotReady("no policy received yet")
         return self.snapshot, self.authorizer
 
-    def apply(self, snapshot: Snapshot) -> None:
-        """Put a snapshot into force, and judge every open exchange again: who lost the right is broken off."""
-        self.authorizer = Authorizer(snapshot)
+    def applying(self, snapshot: Snapshot) -> Generator[None, None, None]:
+        """Put a snapshot into force, and judge every open exchange again: who lost the right is broken off.
+
+        In slices of about a millisecond. Until its rules are compiled the snapshot before it is in force; from then on
+        new requests are judged by the new one, while those that are open have their turn."""
+        self.authorizer = yield from Authorizer.compiling(snapshot)
         self.snapshot = snapshot
         self.authentication.under(snapshot)
-        for exchange, call in list(self._live.items()):
-            if call.permit is None:
+        for count, (exchange, call) in enumerate(list(self._live.items()), 1):
+            if count % REJUDGED_SLICE == 0:
+                self.driver.flush()
+                yield
+            if call.permit is None or exchange.is_over:
                 continue
             try:
                 verdict = call.rejudge()

@@ -1,6 +1,6 @@
 """The Watch stream's state, sans-IO: what to tell the control plane, and which of its snapshots to believe.
 
-A snapshot is applied whole or refused whole. `receive` judges one without changing anything; whoever applies it then
+A snapshot is applied whole or refused whole. `receiving` judges one without changing anything; whoever applies it then
 calls `commit` (and sends the ACK it returns) or `refuse` (and sends the NACK). The last good one stays meanwhile.
 
 Which snapshots are refused:
@@ -16,7 +16,7 @@ Which snapshots are refused:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 
 from certs.bundle import TrustBundle
@@ -24,7 +24,7 @@ from certs.errors import CertsError
 from certs.spiffe_id import SpiffeId
 from protos.hauberk.v1 import discovery_pb2
 from sidecar.control.errors import SubscriptionsFull
-from sidecar.rules.decode import snapshot_from_proto
+from sidecar.rules.decode import decoding
 from sidecar.rules.errors import DecodeError
 from sidecar.rules.snapshot import Protocol, Snapshot
 
@@ -185,15 +185,15 @@ class Subscription:
 
     # Snapshots --------------------------------------------------------------------------------------------------
 
-    def receive(self, message: discovery_pb2.Snapshot) -> Accepted | Refused:
-        """Judge a snapshot; nothing changes."""
+    def receiving(self, message: discovery_pb2.Snapshot) -> Generator[None, None, Accepted | Refused]:
+        """Judge a snapshot, in slices of about a millisecond; nothing changes."""
 
         def refused(reason: str) -> Refused:
             text = "".join(c if c.isprintable() else "?" for c in reason[:REASON_CHARACTERS_MAX])
             return Refused(epoch=message.epoch, version=message.version, reason=text)
 
         try:
-            snapshot = snapshot_from_proto(message)
+            snapshot = yield from decoding(message)
         except DecodeError as error:
             return refused(f"does not decode: {error}")
         reason = self._not_for_us(snapshot) or self._not_newer(snapshot)

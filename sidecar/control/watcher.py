@@ -23,7 +23,7 @@ import logging
 import random
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 import trio
@@ -39,6 +39,7 @@ from sidecar.errors import SidecarError
 from sidecar.identity.source import IdentitySource
 from sidecar.net.backoff import Backoff
 from sidecar.net.errors import TlsError
+from sidecar.net.slices import in_slices
 from sidecar.net.tls import client_context
 from sidecar.rules.errors import RulesError
 from sidecar.rules.snapshot import Protocol, Snapshot
@@ -69,7 +70,7 @@ class ControlLink:
         config: Config,
         identity: SpiffeId,
         source: IdentitySource,
-        on_snapshot: Callable[[Snapshot], None],
+        on_snapshot: Callable[[Snapshot], Awaitable[None]],
         instance: str,
         clock: Callable[[], float],
         rng: random.Random,
@@ -88,6 +89,7 @@ class ControlLink:
         self._sessions: list[_Session] = []
         self._active: _Session | None = None
         self._changed = ParkingLot()
+        self._applying = trio.StrictFIFOLock()
         self.last_error = ""
         """Why there is no connection; empty while there is one."""
         self.subscription = Subscription(
@@ -125,6 +127,12 @@ class ControlLink:
     def advertise(self, address: str, ports: Mapping[int, Protocol]) -> None:
         """The app accepts connections: send callers to `address` ("ip:port"). Said again after every reconnect."""
         self._say(self.subscription.advertise(address, ports))
+
+    def report(self, take: Callable[[], discovery_pb2.Decisions | None]) -> None:
+        """Tell what was decided, if all that was said before is on its way; else it stays where it is and may wait."""
+        session = self._active
+        if session is not None and session.is_idle and (decisions := take()) is not None:
+            session.post(discovery_pb2.WatchRequest(decisions=decisions))
 
     async def withdraw(self) -> None:
         """No new callers, please. Returns when that was sent, at the latest after 2 s."""
@@ -214,17 +222,19 @@ class ControlLink:
 
     # Snapshots --------------------------------------------------------------------------------------------------
 
-    def _received(self, message: discovery_pb2.Snapshot) -> discovery_pb2.WatchRequest:
-        """Apply a snapshot whole, or not at all. Returns the answer."""
-        verdict = self.subscription.receive(message)
-        answer = self._apply(verdict) if isinstance(verdict, Accepted) else verdict
+    async def _received(self, message: discovery_pb2.Snapshot) -> discovery_pb2.WatchRequest:
+        """Apply a snapshot whole, or not at all. Returns the answer. One after the other, and never broken off."""
+        with trio.CancelScope(shield=True):
+            async with self._applying:
+                verdict = await in_slices(self.subscription.receiving(message))
+                answer = await self._apply(verdict) if isinstance(verdict, Accepted) else verdict
         if not isinstance(answer, Refused):
             return answer
         facts = {"epoch": answer.epoch, "version": answer.version, "reason": answer.reason}
         log.error("snapshot refused, the last good one stays", extra=facts)
         return self.subscription.refuse(answer.epoch, answer.version, answer.reason)
 
-    def _apply(self, accepted: Accepted) -> discovery_pb2.WatchRequest | Refused:
+    async def _apply(self, accepted: Accepted) -> discovery_pb2.WatchRequest | Refused:
         snapshot, previous = accepted.snapshot, self.subscription.current
         ack = self.subscription.commit(accepted)
         if accepted.is_unchanged:
@@ -232,7 +242,7 @@ class ControlLink:
         try:
             if accepted.bundle != self._source.bundle:
                 client_context(None, accepted.bundle)  # does OpenSSL take these anchors?
-            self._on_snapshot(snapshot)
+            await self._on_snapshot(snapshot)
         except (SidecarError, RulesError, ValueError, ssl.SSLError) as error:
             self.subscription.take_back(previous)
             return Refused(epoch=snapshot.epoch, version=snapshot.version, reason=f"could not be applied: {error}")
@@ -265,6 +275,11 @@ class _Session:
     @property
     def is_proven(self) -> bool:
         return self._got_snapshot.is_set() or (self.is_up and trio.current_time() - self._began_at > PROVEN_S)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits to be said."""
+        return not self.has_ended and not self._outbox
 
     def post(self, message: discovery_pb2.WatchRequest) -> trio.Event:
         """Say it when the messages before it are said. The event is set when the socket took it, or nothing can be."""
@@ -310,7 +325,7 @@ class _Session:
                 async for snapshot in call:
                     if self.has_ended:
                         break
-                    self.post(link._received(snapshot))
+                    self.post(await link._received(snapshot))
                     self._got_snapshot.set()
                 self._end("the control plane ended the stream")
             except RpcError as error:

@@ -17,6 +17,7 @@ The proxy enforces with these, and the control plane explains and tests with the
       verdict.py       Permit and Denied
     explain.py    why, and what was the nearest miss
     routing.py    a Host and port -> which service, which of its ports
+    slices.py     long computations in slices
     balance.py    which endpoint: power of two choices
     errors.py     RulesError and its kinds
 """

@@ -31,6 +31,7 @@ from sidecar.rules.decode_values import (
 )
 from sidecar.rules.errors import DecodeError
 from sidecar.rules.routing import PORT_MAX
+from sidecar.rules.slices import at_once
 from sidecar.rules.snapshot import Action, Endpoint, Protocol, Service, Snapshot
 
 __all__ = ["RULES_MAX", "VALUE_CHARS_MAX", "decoding", "policy_from_proto", "snapshot_from_proto"]
@@ -56,13 +57,7 @@ _PROTOCOLS: Mapping[int, Protocol] = {
 
 def snapshot_from_proto(message: pb.Snapshot) -> Snapshot:
     """Raises DecodeError."""
-    slices = decoding(message)
-    while True:
-        try:
-            next(slices)
-        except StopIteration as done:
-            snapshot: Snapshot = done.value
-            return snapshot
+    return at_once(decoding(message))
 
 
 def decoding(message: pb.Snapshot) -> Generator[None, None, Snapshot]:

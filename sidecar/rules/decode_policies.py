@@ -25,6 +25,7 @@ from sidecar.rules.decode_values import (
 from sidecar.rules.errors import DecodeError
 from sidecar.rules.keys import Attribute, parse_key
 from sidecar.rules.routing import PORT_MAX
+from sidecar.rules.slices import at_once
 from sidecar.rules.snapshot import (
     Action,
     AuthorizationPolicy,
@@ -72,13 +73,7 @@ def policies(
 
 def policy_from_proto(message: pb.AuthorizationPolicy, field: str = "policy") -> AuthorizationPolicy:
     """Raises DecodeError. Does not look for unknown fields: `decode` does that for the whole tree."""
-    decoding = _policy(message, field)
-    while True:
-        try:
-            next(decoding)
-        except StopIteration as done:
-            policy: AuthorizationPolicy = done.value
-            return policy
+    return at_once(_policy(message, field))
 
 
 def _policy(message: pb.AuthorizationPolicy, field: str) -> Generator[None, None, AuthorizationPolicy]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import select
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -58,7 +58,13 @@ class Exchange:
     snapshot: int = 0
     """Version of the snapshot it was decided with."""
     decision_id: str = ""
-    """On a denial: what the caller was told; by it an operator finds this line."""
+    """Of a denial, which the caller was told, or of what policies in shadow would decide otherwise, which it was not.
+    By it an operator finds this line."""
+    audit: tuple[str, ...] = ()
+    """AUDIT rules that matched: then the line is written whatever the mode."""
+    shadow: str = ""
+    """What it would be if the policies in shadow were enforced, if that is another decision."""
+    shadow_rule: str = ""
     duration_s: float = 0.0
     bytes_received: int = 0
     """Of the request's body, from the client."""
@@ -88,7 +94,9 @@ class RefusedConnection:
 
 
 class AccessLog:
-    """The queue and its writer. `mode` is "all", "denied" (denials and refused connections only) or "off"."""
+    """The queue and its writer. `mode` is "all", "denied" (denials, what shadow policies would decide otherwise, and
+    refused connections) or "off". What matches an AUDIT rule is written in every mode: that is what such rules are for.
+    """
 
     def __init__(
         self,
@@ -120,13 +128,18 @@ class AccessLog:
         """False: callers need not put a record together at all."""
         return self._mode != "off"
 
-    def wants(self, decision: str) -> bool:
-        """Whether an exchange with this decision is logged: ask before putting its record together."""
-        return self._mode == "all" or (self._mode == "denied" and decision == names.DENY)
+    def wants(self, decision: str, *, differs: bool = False, audited: bool = False) -> bool:
+        """Whether an exchange with this decision is logged: ask before putting its record together.
+
+        `differs`: policies in shadow would decide otherwise. `audited`: AUDIT rules matched."""
+        return self._mode == "all" or audited or (self._mode == "denied" and (differs or decision == names.DENY))
 
     def record(self, entry: Exchange | RefusedConnection) -> None:
         """Queue one line, or drop and count it. Never waits, never raises."""
-        is_wanted = self.is_on if isinstance(entry, RefusedConnection) else self.wants(entry.decision)
+        if isinstance(entry, RefusedConnection):
+            is_wanted = self.is_on
+        else:
+            is_wanted = self.wants(entry.decision, differs=bool(entry.shadow), audited=bool(entry.audit))
         if is_wanted:
             self._put(entry)
 
@@ -225,6 +238,17 @@ class _Shortener:
         self.has_cut = True
         return text[: self.characters_max]
 
+    def several(self, values: Iterable[str]) -> list[str]:
+        """As many as fit the bound together."""
+        left, kept = self.characters_max, []
+        for value in values:
+            left -= len(value)
+            if left < 0:
+                self.has_cut = True
+                break
+            kept.append(value)
+        return kept
+
 
 def _exchange_fields(entry: Exchange, text: _Shortener) -> dict[str, object]:
     fields: dict[str, object] = {
@@ -242,6 +266,9 @@ def _exchange_fields(entry: Exchange, text: _Shortener) -> dict[str, object]:
         names.LOG_RULE: text(entry.rule),
         names.LOG_SNAPSHOT: entry.snapshot,
         names.LOG_DECISION_ID: text(entry.decision_id),
+        names.LOG_AUDIT: text.several(entry.audit),
+        names.LOG_SHADOW: entry.shadow,
+        names.LOG_SHADOW_RULE: text(entry.shadow_rule),
         names.LOG_DURATION_MS: round(entry.duration_s * 1000, 3),
         names.LOG_BYTES_RECEIVED: entry.bytes_received,
         names.LOG_BYTES_SENT: entry.bytes_sent,
@@ -249,7 +276,7 @@ def _exchange_fields(entry: Exchange, text: _Shortener) -> dict[str, object]:
         names.LOG_TRACE_ID: text(entry.trace_id),
         names.LOG_ENDPOINT: text(entry.endpoint),
     }
-    return {name: value for name, value in fields.items() if value not in ("", None)}
+    return {name: value for name, value in fields.items() if value not in ("", None, [])}
 
 
 def _refused_fields(entry: RefusedConnection, text: _Shortener) -> dict[str, object]:

@@ -26,6 +26,8 @@ DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 PEERS_MAX = 1_000
 SERIES_MAX = 256
 """Of refusals and of connection kinds: a backstop, both come from constants."""
+RULE_SERIES_MAX = 2_000
+"""Of callers and rules together; beyond, both are counted as "other"."""
 
 Direction = Literal["inbound", "outbound"]
 Verdict = Literal["allow", "deny", "none"]
@@ -81,6 +83,11 @@ class Metrics:
         self._snapshots = 0
         self._control_connected = False
         self._access_log_dropped = 0
+        self._audited: dict[tuple[str, str], int] = {}
+        """By (peer, rule)."""
+        self._shadow: dict[tuple[str, str, str], int] = {}
+        """By (peer, verdict, rule)."""
+        self._decisions_dropped = 0
         self._loop_lag_s = 0.0
         self._loop_lag_max_s = 0.0
 
@@ -101,6 +108,20 @@ class Metrics:
         if key not in self._refused and len(self._refused) >= SERIES_MAX:
             key = ("", names.PEER_OTHER)
         self._refused[key] = self._refused.get(key, 0) + 1
+
+    def audited(self, peer: str, rule: str) -> None:
+        """A request matched an AUDIT rule."""
+        key = (peer or names.PEER_UNKNOWN, rule)
+        if key not in self._audited and len(self._audited) >= RULE_SERIES_MAX:
+            key = (names.PEER_OTHER, names.PEER_OTHER)
+        self._audited[key] = self._audited.get(key, 0) + 1
+
+    def shadow(self, peer: str, verdict: Verdict, rule: str) -> None:
+        """The policies in shadow would decide a request otherwise: so, by that rule."""
+        key = (peer or names.PEER_UNKNOWN, verdict, rule)
+        if key not in self._shadow and len(self._shadow) >= RULE_SERIES_MAX:
+            key = (names.PEER_OTHER, verdict, names.PEER_OTHER)
+        self._shadow[key] = self._shadow.get(key, 0) + 1
 
     def connection_opened(self, kind: str) -> None:
         """`kind` is one of `Connection.kind`: "mesh_server", "mesh_client", "app_server", "app_client"."""
@@ -129,6 +150,9 @@ class Metrics:
     def access_log_dropped(self, count: int = 1) -> None:
         self._access_log_dropped += count
 
+    def decision_dropped(self) -> None:
+        self._decisions_dropped += 1
+
     def loop_lag(self, lag_s: float) -> None:
         """How late the event loop woke a task that asked to be woken at a certain time."""
         self._loop_lag_s = lag_s
@@ -143,6 +167,7 @@ class Metrics:
         yield self._requests_family()
         yield self._duration_family()
         yield self._refused_family()
+        yield from self._policy_families()
         yield from self._connection_families()
         yield from self._gauges()
         yield from _process_families()
@@ -177,6 +202,19 @@ class Metrics:
             family.add(key, count)
         return family
 
+    def _policy_families(self) -> Iterator[Family]:
+        help_text = "Requests that matched an AUDIT rule."
+        audited = Family("counter", names.AUDITED_REQUESTS, help_text, (names.LABEL_PEER, names.LABEL_RULE))
+        for (peer, rule), count in self._audited.items():
+            audited.add((peer, rule), count)
+        yield audited
+        help_text = "Requests that the policies in shadow would have decided otherwise: what they would, and by which."
+        labels = (names.LABEL_PEER, names.LABEL_VERDICT, names.LABEL_RULE)
+        shadow = Family("counter", names.SHADOW_DECISIONS, help_text, labels)
+        for key, count in self._shadow.items():
+            shadow.add(key, count)
+        yield shadow
+
     def _connection_families(self) -> Iterator[Family]:
         labels = (names.LABEL_KIND,)
         opened = Family("counter", names.CONNECTIONS_OPENED, "Connections opened.", labels)
@@ -210,6 +248,12 @@ class Metrics:
             names.ACCESS_LOG_DROPPED,
             "Access log lines dropped because their reader was too slow.",
             self._access_log_dropped,
+        )
+        yield _one(
+            "counter",
+            names.DECISIONS_DROPPED,
+            "Denials not reported to the control plane because there were too many.",
+            self._decisions_dropped,
         )
         yield _one("gauge", names.LOOP_LAG, "How late the event loop was, last time.", self._loop_lag_s)
         yield _one("gauge", names.LOOP_LAG_MAX, "How late it was at worst.", self._loop_lag_max_s)

@@ -26,6 +26,7 @@ from sidecar.identity.source import IdentitySource
 from sidecar.net.connection import Driver
 from sidecar.net.listener import bind
 from sidecar.net.tls import client_context
+from sidecar.rules.slices import at_once
 from sidecar.rules.snapshot import (
     Action,
     AuthorizationPolicy,
@@ -180,7 +181,7 @@ async def target(
     mesh = mesh or Mesh()
     async with trio.open_nursery() as nursery:
         it = Target(nursery, mesh, config, mesh.svid(ORDERS))
-        it.plane.snapshot_applied(snapshot(*policies))
+        at_once(it.plane.applying(snapshot(*policies)))
         nursery.start_soon(it.plane.serve_mesh, it.listener)
         nursery.start_soon(it.plane.serve_apps, it.outbound, None)
         nursery.start_soon(it.plane.sweep)

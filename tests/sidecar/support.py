@@ -19,11 +19,13 @@ import trio
 from certs.spiffe_id import SpiffeId
 from sidecar.config import Address, Config, Inbound, Limits, OutboundPort, Timeouts
 from sidecar.data_plane import DataPlane
+from sidecar.decisions import Decisions
 from sidecar.exchange import Exchange
 from sidecar.identity.source import IdentitySource
 from sidecar.net.connection import Driver
 from sidecar.net.listener import bind, bound_address
 from sidecar.observe import Observer
+from sidecar.rules.slices import at_once
 from sidecar.rules.snapshot import (
     Action,
     AuthorizationPolicy,
@@ -99,12 +101,13 @@ class Side:
         self.log = bytearray()
         self.lookups: list[str] = []
         """Names the control plane would have been asked about."""
+        self.decisions = Decisions(trio.current_time, random.Random(2))
         self.version = 0
         self._nursery = nursery
         self._answers_lookups = answers_lookups
         tracer = Tracer(Sampler(ratio=0.0), None, None)
         access_log = AccessLog("all", self._write_log, on_drop=self.metrics.access_log_dropped)
-        self._observer = Observer(self.metrics, access_log, tracer)
+        self._observer = Observer(self.metrics, access_log, tracer, self.decisions)
         self.runtime = Runtime(self.config, self.driver, random.Random(1), tracer, self._observe)
         self.plane = DataPlane(
             self.config, self.driver, self.identity, self.runtime, self.metrics, access_log, self._subscribe
@@ -168,23 +171,22 @@ class Side:
             known[full_name] = Service(
                 name=name, namespace=namespace, known=endpoints is not None, endpoints=tuple(endpoints or ())
             )
-        self.plane.snapshot_applied(
-            Snapshot(
-                epoch=1,
-                version=self.version,
-                trust_domain=TD,
-                identity=self.spiffe_id,
-                service=self.service,
-                namespace="shop",
-                labels={},
-                default_action=default,
-                policies=tuple(policies),
-                services=known,
-                trust_anchors_der=self.mesh.bundle.anchors_der,
-                certificate_lifetime_s=3600,
-                request_authentications=(authentication,) if jwt_rules else (),
-            )
+        received = Snapshot(
+            epoch=1,
+            version=self.version,
+            trust_domain=TD,
+            identity=self.spiffe_id,
+            service=self.service,
+            namespace="shop",
+            labels={},
+            default_action=default,
+            policies=tuple(policies),
+            services=known,
+            trust_anchors_der=self.mesh.bundle.anchors_der,
+            certificate_lifetime_s=3600,
+            request_authentications=(authentication,) if jwt_rules else (),
         )
+        at_once(self.plane.applying(received))
 
     # What it holds
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from protos.hauberk.v1 import discovery_pb2 as pb
 from sidecar.control.errors import SubscriptionsFull
 from sidecar.control.subscription import UNKNOWN_KEPT_S, UNUSED_KEPT_S, Accepted, Refused, Subscription
+from sidecar.rules.slices import at_once
 from sidecar.rules.snapshot import Protocol
 from tests.sidecar.control.snapshots import service, snapshot, workload
 from tests.sidecar.mesh import ORDERS, WEB, Mesh
@@ -32,14 +33,14 @@ def fresh(services_max: int = 10) -> Subscription:
 
 def apply(subscription: Subscription, message: pb.Snapshot) -> pb.WatchRequest:
     """What the watcher does with a verdict."""
-    verdict = subscription.receive(message)
+    verdict = at_once(subscription.receiving(message))
     if isinstance(verdict, Accepted):
         return subscription.commit(verdict)
     return subscription.refuse(verdict.epoch, verdict.version, verdict.reason)
 
 
 def reason_of(subscription: Subscription, message: pb.Snapshot) -> str:
-    verdict = subscription.receive(message)
+    verdict = at_once(subscription.receiving(message))
     assert isinstance(verdict, Refused)
     assert (verdict.epoch, verdict.version) == (message.epoch, message.version)
     return verdict.reason
@@ -153,7 +154,7 @@ def test_h14_the_same_version_is_taken_only_with_the_same_content() -> None:
     subscription = fresh()
     apply(subscription, snapshot(MESH, 5))
     held = subscription.current
-    verdict = subscription.receive(snapshot(MESH, 5))
+    verdict = at_once(subscription.receiving(snapshot(MESH, 5)))
     assert isinstance(verdict, Accepted)
     assert verdict.is_unchanged
     assert apply(subscription, snapshot(MESH, 5)).ack.version == 5
@@ -207,7 +208,7 @@ def test_a_snapshot_that_could_not_be_applied_is_taken_back() -> None:
     subscription = fresh()
     apply(subscription, snapshot(MESH, 1))
     held = subscription.current
-    verdict = subscription.receive(snapshot(MESH, 2))
+    verdict = at_once(subscription.receiving(snapshot(MESH, 2)))
     assert isinstance(verdict, Accepted)
     subscription.commit(verdict)
     subscription.take_back(held)

@@ -116,7 +116,7 @@ class Sidecar:
             pinned_services=["orders.shop"],
         )
 
-    def _apply(self, one: Snapshot) -> None:
+    async def _apply(self, one: Snapshot) -> None:
         if self.refuse_with is not None:
             raise self.refuse_with
         assert self.link.subscription.current is one, "the link holds it already"
