@@ -15,7 +15,7 @@ from sidecar.net.pool import Pool
 from sidecar.net.tls import PeerCertificate
 from sidecar.rules.authz import Authorizer, Denied, Facts, PeerAuthorizer, Permit, Verdict
 from sidecar.rules.errors import RoutingError
-from sidecar.rules.facts import Peer
+from sidecar.rules.facts import Peer, Token
 from sidecar.rules.routing import pick_port
 from sidecar.runtime import INBOUND, Call, Runtime
 
@@ -125,20 +125,21 @@ class InboundPeer:
 
     @staticmethod
     def _verdict(in_force: _InForce, head: RequestHead, call: _ToApp) -> Permit | Denied:
-        token = call.user.verified.token if in_force.authenticator is not None and call.user is not None else None
+        token = call.token if in_force.authenticator is not None else None
         method = head.method.decode("ascii")
         return in_force.judge.authorize(head.host, call.port, method, head.path, head.fields, token)
 
-    def describe(self, head: RequestHead, port: int, verdict: Verdict, decision_id: str, at: float) -> Decision:
+    def describe(self, head: RequestHead, call: _ToApp, verdict: Verdict, decision_id: str, at: float) -> Decision:
         """What was decided, for the control plane."""
         snapshot, authorizer = self.runtime.current()
         peer = self._facts
         facts = Facts(
             principal=peer.principal,
             host=head.host,
-            port=port,
+            port=call.port,
             method=head.method.decode("ascii"),
             path=head.path,
+            token=call.token,
             source_ip=peer.source_ip,
             destination_ip=peer.destination_ip,
             sni=peer.sni,
@@ -180,9 +181,14 @@ class _ToApp(Call):
         """Whose token the request carried."""
         self.waits_for: Authenticator | None = None
 
+    @property
+    def token(self) -> Token | None:
+        """The user's, verified."""
+        return self.user.verified.token if self.user is not None else None
+
     def describe(self, verdict: Verdict, decision_id: str, at: float) -> Decision | None:
         head = self.exchange.head
-        return self._peer.describe(head, self.port, verdict, decision_id, at) if head else None
+        return self._peer.describe(head, self, verdict, decision_id, at) if head else None
 
     def rejudge(self) -> Permit | Denied:
         assert self.exchange.head is not None

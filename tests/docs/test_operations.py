@@ -38,6 +38,8 @@ def test_the_page_names_every_metric_with_type_and_labels() -> None:
     metrics = Metrics(version="1")
     metrics.request_done("inbound", status=200, peer="x", duration_s=0.1)
     metrics.refused("F01", "tls")
+    metrics.audited("x", "shop/audit#0")
+    metrics.shadow("x", "deny", "shop/new#0")
     metrics.connection_opened("mesh_server")
     shown: dict[str, tuple[str, set[str]]] = {}
     for family in text_string_to_metric_families(metrics.export().decode()):
