@@ -17,6 +17,7 @@ from control_plane.cli.apply import apply
 from control_plane.cli.delete import delete
 from control_plane.cli.explain import explain
 from control_plane.cli.get import get
+from control_plane.cli.policy import policy
 from control_plane.cli.run import run
 from control_plane.cli.serve_control_plane import control_plane
 from control_plane.cli.serve_sidecar import sidecar
@@ -115,7 +116,7 @@ def demo(*, check: bool, keep_dir: bool, http2_engine: str) -> int:
     return play(check=check, keep_dir=keep_dir, http2_engine=http2_engine)
 
 
-for _verb in (demo, control_plane, token, run, sidecar, apply, get, delete, explain, status):
+for _verb in (demo, control_plane, token, run, sidecar, apply, get, delete, explain, policy, status):
     cli.add_command(_verb)
 
 
