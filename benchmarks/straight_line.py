@@ -24,6 +24,7 @@ from collections.abc import Callable
 import trio
 
 from certs.spiffe_id import SpiffeId, TrustDomain
+from sidecar.caller import Caller
 from sidecar.config import Config
 from sidecar.decisions import Decisions
 from sidecar.errors import RequestError
@@ -35,6 +36,7 @@ from sidecar.net.pool import Pool
 from sidecar.net.tls import PeerCertificate
 from sidecar.observe import Observer
 from sidecar.outbound import Outbound, OutboundApp
+from sidecar.rules.facts import Peer
 from sidecar.rules.slices import at_once
 from sidecar.rules.snapshot import (
     Action,
@@ -187,7 +189,7 @@ class Hop:
         self.runtime = Runtime(Config(service="orders"), driver, random.SystemRandom(), tracer, observer)
         at_once(self.runtime.applying(snapshot))
 
-    def pool(self, endpoint: Endpoint) -> Pool:
+    def pool(self, endpoint: Endpoint, service: str = "") -> Pool:
         return Pool(
             endpoint.address, self.driver, self._dial, connections_max=8, streams_per_connection=100, waiting_max=5_000
         )
@@ -301,7 +303,9 @@ async def measure(arguments: argparse.Namespace) -> None:
             handler: ServerHandler
             if direction == "inbound":
                 app = hop.runtime.current()[0].services["orders.shop"].endpoints[0]
-                handler = InboundPeer(hop.runtime, {PORT: hop.pool(app)}, peer)
+                handler = InboundPeer(
+                    hop.runtime, {PORT: hop.pool(app)}, Caller(hop.runtime, Peer(peer.identity), peer)
+                )
             else:
                 handler = OutboundApp(Outbound(hop.runtime, hop.pool, lambda name: False, lambda name: None), None)
             await warm_up(hop, handler, heads[0])

@@ -67,6 +67,11 @@ class Listeners:
                 (self._bind(port.listen, f"outbound.ports[{index}].listen"), port)
                 for index, port in enumerate(config.outbound.ports)
             ]
+            self.plaintext = [
+                (self._bind(one.plaintext, f"inbound[{index}].plaintext"), one)
+                for index, one in enumerate(config.inbound)
+                if one.plaintext
+            ]
             self.admin = self._bind(config.admin, "admin")
             self.health = self._bind(config.health, "health") if config.health else None
         except BaseException:
@@ -146,6 +151,8 @@ class Sidecar:
                 task_status.started()
                 await self._join(nursery)
                 nursery.start_soon(self._data_plane.serve_mesh, self._listeners.mesh)
+                for sock, inbound in self._listeners.plaintext:
+                    nursery.start_soon(self._data_plane.serve_plaintext, sock, inbound)
                 self._listening.set()
                 nursery.start_soon(self._watch_app)
         finally:

@@ -10,10 +10,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 
 import trio
 
-from sidecar.config import Address, Config, OutboundPort
+from sidecar.caller import Caller
+from sidecar.config import Address, Config, Inbound, OutboundPort
 from sidecar.errors import NotFound, RequestError
 from sidecar.http import tunnel
 from sidecar.http.engines import http2_session
@@ -21,16 +23,21 @@ from sidecar.http.frames import PREFACE
 from sidecar.http.http1 import Http1Server
 from sidecar.http.session import ErrorCode, Session
 from sidecar.identity.source import IdentitySource
-from sidecar.inbound import InboundPeer
+from sidecar.inbound import Edge, InboundPeer
 from sidecar.net.connection import Connection, Driver
-from sidecar.net.errors import NotAWorkload, TlsError
+from sidecar.net.errors import NotAWorkload, OtherService, TlsError
 from sidecar.net.listener import Gate, serve
 from sidecar.net.pool import Pool
-from sidecar.net.tls import PeerCertificate, check_peer, handshake
+from sidecar.net.preamble import PROXY_V1, PROXY_V2, first_octets, is_proxy_protocol, send_short, some_octets
+from sidecar.net.tls import PeerCertificate, check_peer, handshake, server_name
 from sidecar.net.upstream import dial_app, dial_mesh
 from sidecar.outbound import Outbound, OutboundApp
+from sidecar.plaintext import KIND as PLAINTEXT
+from sidecar.plaintext import ROW_OF_REFUSAL, PlaintextEdge
+from sidecar.rules.addresses import canonical_address
 from sidecar.rules.errors import RoutingError
-from sidecar.rules.routing import resolve
+from sidecar.rules.facts import Peer
+from sidecar.rules.routing import is_named, resolve
 from sidecar.rules.snapshot import Endpoint, Protocol, Snapshot
 from sidecar.runtime import INBOUND, Runtime
 from sidecar.telemetry.access_log import AccessLog, RefusedConnection
@@ -61,7 +68,9 @@ class DataPlane:
         access_log: AccessLog,
         subscribe: Subscribe,
         used: Callable[[str], None] = lambda name: None,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """`now`: Unix seconds, for the end dates of a PeerAuthentication."""
         self._config = config
         self._driver = driver
         self._identity = identity
@@ -76,6 +85,9 @@ class DataPlane:
             descriptors = sys.maxsize
         self._mesh_gate = Gate(min(config.limits.connections_max, descriptors // 2))
         self._app_gate = Gate(min(config.limits.connections_max, descriptors // 4))
+        self._plaintext_gate = Gate(min(config.limits.connections_max, descriptors // 8))
+        self._plaintext = PlaintextEdge(runtime, config.inbound, now)
+        self._now = now
         self._draining = False
         identity.subscribe(self._outbound.retire_connections)
 
@@ -93,9 +105,18 @@ class DataPlane:
 
         await serve(listener, self._app_gate, one)
 
+    async def serve_plaintext(self, listener: socket.socket, inbound: Inbound) -> None:
+        """Accept callers without mTLS to one port, while PeerAuthentication lets them."""
+
+        async def one(sock: socket.socket) -> None:
+            await self._serve_plaintext_one(sock, inbound)
+
+        await serve(listener, self._plaintext_gate, one)
+
     def applying(self, snapshot: Snapshot) -> Generator[None, None, None]:
         """Put it into force, in slices."""
         yield from self._runtime.applying(snapshot)
+        self._plaintext.enforce()
         self._outbound.snapshot_changed()
 
     @property
@@ -114,6 +135,7 @@ class DataPlane:
             now = self._driver.tick()
             self._runtime.sweep(now)
             self._outbound.sweep(now)
+            self._plaintext.enforce()
             for pool in self._apps.values():
                 pool.freed()
             for connection in self._driver.connections:
@@ -124,7 +146,7 @@ class DataPlane:
         """Let the requests from the mesh finish, taking no new connections' worth of them. True if all did."""
         self._draining = True
         for connection in self._driver.connections:
-            if connection.kind == "mesh_server":
+            if connection.kind in ("mesh_server", PLAINTEXT):
                 connection.session.drain()
                 self._driver.touched.add(connection.session)
         self._driver.flush()
@@ -138,7 +160,7 @@ class DataPlane:
 
     async def _serve_mesh_one(self, sock: socket.socket) -> None:
         limits = self._config.limits
-        remote = _remote(sock)  # now, for the handshake takes the socket over
+        remote, source, own = _remote(sock), *_addresses(sock)  # now, for the handshake takes the socket over
         try:
             with trio.fail_after(self._config.timeouts.handshake_s):
                 tls_sock = await handshake(sock, self._identity.server_context(), server_side=True)
@@ -154,16 +176,56 @@ class DataPlane:
             peer = check_peer(tls_sock, svid.spiffe_id.trust_domain, time.time(), None)
             if not peer.identity.is_workload:
                 raise NotAWorkload(str(peer.identity))
+            asked_for = server_name(tls_sock)
+            if asked_for and not is_named(self._config.service, self._config.namespace, asked_for):
+                raise OtherService(f"asked for {asked_for}", row="C26")
         except TlsError as e:
             self._refused(e.reason, e.row, remote)
             tls_sock.close()
             return
-        session = http2_session(
-            self._config.http2_engine, InboundPeer(self._runtime, self._apps, peer), limits, self._driver.clock
-        )
+        caller = Caller(self._runtime, Peer(peer.identity, source, own, asked_for), peer, self._now)
+        handler = InboundPeer(self._runtime, self._apps, caller)
+        session = http2_session(self._config.http2_engine, handler, limits, self._driver.clock)
         if self._draining:
             session.drain()
         await self._run(tls_sock, session, "mesh_server", peer)
+
+    # In plaintext
+
+    async def _serve_plaintext_one(self, sock: socket.socket, inbound: Inbound) -> None:
+        """What it speaks is declared, and not what it likes to begin with (row C25)."""
+        remote, source, own = _remote(sock), *_addresses(sock)
+        edge = Edge(inbound.port, partial(self._plaintext.refusal, inbound.port, source))
+        if why := edge.refusal():
+            self._refused(why, ROW_OF_REFUSAL, remote)
+            return
+        is_http2 = inbound.protocol is Protocol.HTTP2
+        first = b""
+        with trio.move_on_after(self._config.timeouts.headers_s) as waiting:
+            first = await first_octets(sock, apart=(PREFACE, PROXY_V1, PROXY_V2))
+        if waiting.cancelled_caught:
+            self._refused("first_octets_timeout", "C25", remote)
+        elif is_proxy_protocol(first):
+            self._refused("proxy_protocol", "C27", remote)
+        elif first and first.startswith(PREFACE) is not is_http2:
+            self._refused("protocol_mismatch", "C25", remote)
+        elif why := edge.refusal():  # while we waited
+            self._refused(why, ROW_OF_REFUSAL, remote)
+        elif first:
+            peer = InboundPeer(
+                self._runtime, self._apps, Caller(self._runtime, Peer(None, source, own), None, self._now), edge
+            )
+            session: Session
+            if is_http2:
+                session = http2_session(self._config.http2_engine, peer, self._config.limits, self._driver.clock)
+            else:
+                session = Http1Server(peer, limits=self._config.limits)
+            if self._draining:
+                session.drain()
+            connection = Connection(self._driver, sock, session, kind=PLAINTEXT)
+            with self._plaintext.watched(connection, peer):
+                await connection.run(first)
+            self._ended(session)
 
     def _refused(self, reason: str, row: str, remote: str) -> None:
         self._metrics.refused(row, reason)
@@ -176,11 +238,11 @@ class DataPlane:
     async def _serve_app_one(self, sock: socket.socket, fixed: OutboundPort | None) -> None:
         first = b""
         with trio.move_on_after(self._config.timeouts.headers_s):
-            first = await _first_octets(sock, b"")
+            first = await first_octets(sock)
             if fixed is None and first.startswith(tunnel.METHOD):
                 fixed, first = await self._open_tunnel(sock, first)
                 if fixed is not None:
-                    first = await _first_octets(sock, first)
+                    first = await first_octets(sock, first)
         if not first:
             return
         handler = OutboundApp(self._outbound, fixed)
@@ -196,18 +258,18 @@ class DataPlane:
         try:
             asked = tunnel.read_connect(first)
             while asked is None:
-                first += await _some_octets(sock)
+                first += await some_octets(sock)
                 asked = tunnel.read_connect(first)
             resolve(asked.host, asked.port, self._config.namespace)
         except (RequestError, RoutingError) as e:
             error = e if isinstance(e, RequestError) else NotFound(str(e))
             self._metrics.refused(error.row, error.reason)
             head = f"HTTP/1.1 {error.http_status} Refused\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            _send_short(sock, head.encode())
+            send_short(sock, head.encode())
             return None, b""
         except EOFError:
             return None, b""
-        _send_short(sock, tunnel.ESTABLISHED)
+        send_short(sock, tunnel.ESTABLISHED)
         return OutboundPort(listen=Address(), service=asked.host, port=asked.port), asked.rest
 
     async def _run(
@@ -239,12 +301,12 @@ class DataPlane:
             waiting_max=limits.waiting_exchanges_max,
         )
 
-    def _mesh_pool(self, endpoint: Endpoint) -> Pool:
+    def _mesh_pool(self, endpoint: Endpoint, service: str) -> Pool:
         limits = self._config.limits
         return Pool(
             endpoint.address,
             self._driver,
-            lambda: dial_mesh(self._driver, self._config, self._identity, endpoint, self._ended),
+            lambda: dial_mesh(self._driver, self._config, self._identity, endpoint, service, self._ended),
             connections_max=MESH_CONNECTIONS_PER_ENDPOINT_MAX,
             streams_per_connection=limits.streams_per_connection_max,
             waiting_max=limits.waiting_exchanges_max,
@@ -315,44 +377,17 @@ def _lasts_s(connection: Connection, state: str, holds: bool, now: float) -> flo
     return now - connection.since.setdefault(state, now)
 
 
+def _addresses(sock: socket.socket) -> tuple[str, str]:
+    """Of the other end and of ours, for policy: in one spelling (row C29). Empty: the peer is gone."""
+    try:
+        return canonical_address(sock.getpeername()[0]), canonical_address(sock.getsockname()[0])
+    except OSError:
+        return "", ""
+
+
 def _remote(sock: socket.socket) -> str:
     """Address of the other end, for the log."""
     try:
         return str(Address(*sock.getpeername()[:2]))
     except OSError:
         return "unknown"
-
-
-async def _first_octets(sock: socket.socket, first: bytes) -> bytes:
-    """Enough of a connection's beginning to tell HTTP/2 (RFC 9113 section 3.4) from HTTP/1.1; empty if it ends.
-
-    `first`: what was read already."""
-    try:
-        while not first or (len(first) < len(PREFACE) and PREFACE.startswith(first)):
-            first += await _some_octets(sock)
-    except EOFError:
-        return b""
-    return first
-
-
-async def _some_octets(sock: socket.socket) -> bytes:
-    """At least one. Raises EOFError when the peer is gone."""
-    while True:
-        await trio.lowlevel.wait_readable(sock)
-        try:
-            data = sock.recv(65_536)
-        except BlockingIOError:
-            continue
-        except OSError:
-            data = b""
-        if not data:
-            raise EOFError
-        return data
-
-
-def _send_short(sock: socket.socket, data: bytes) -> None:
-    """A few octets into an empty socket buffer: the kernel takes them whole, or the peer is gone."""
-    try:
-        sock.send(data)
-    except OSError:
-        pass

@@ -88,6 +88,13 @@ class KeysUnavailable(RequestError):
     reason, title = "keys_unavailable", "The keys of the token's issuer are not available."
 
 
+class Misdirected(RequestError):
+    """The host is another service than the one the connection was made to (RFC 9110 section 15.5.20)."""
+
+    http_status, grpc_status, h2_code = 421, GRPC_UNIMPLEMENTED, ErrorCode.REFUSED_STREAM
+    reason, title = "misdirected", "This connection does not lead to that service."
+
+
 class Forbidden(RequestError):
     http_status, grpc_status, h2_code = 403, GRPC_PERMISSION_DENIED, ErrorCode.REFUSED_STREAM
     reason, title = "denied", "Access denied by policy."

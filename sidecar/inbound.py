@@ -1,22 +1,23 @@
-"""From the mesh to the app. `InboundPeer._serve` is the straight line: understand, decide, connect, relay."""
+"""From other workloads to the app. `InboundPeer._serve` is the straight line: understand, decide, connect, relay."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.authentication import Waiting
+from sidecar.caller import Caller, InForce
 from sidecar.decisions import describe
-from sidecar.errors import NotFound, RequestError
+from sidecar.errors import Misdirected, NotFound, RequestError
 from sidecar.exchange import Exchange
+from sidecar.http.fields import is_method_override
 from sidecar.http.headers import RequestHead, admit_request, request_fields
-from sidecar.http.session import Field, Fields, Session, StreamSink
+from sidecar.http.session import Fields, Session, StreamSink
 from sidecar.net.pool import Pool
-from sidecar.net.tls import PeerCertificate
-from sidecar.rules.authz import Authorizer, Denied, Facts, PeerAuthorizer, Permit, Verdict
+from sidecar.rules.authz import Denied, Facts, Permit, Verdict
 from sidecar.rules.errors import RoutingError
-from sidecar.rules.facts import Peer, Token
-from sidecar.rules.routing import pick_port
+from sidecar.rules.facts import Token
+from sidecar.rules.routing import ServiceName, pick_port, resolve
 from sidecar.runtime import INBOUND, Call, Runtime
 
 if TYPE_CHECKING:
@@ -26,39 +27,40 @@ if TYPE_CHECKING:
 TRIES_MAX = 3
 
 
-class _InForce(NamedTuple):
-    """What of the snapshot in force concerns one peer."""
+PEER_AUTHENTICATION = "peer-authentication"
+"""What is named as the rule when a port takes no plaintext any more."""
+NO_PLAINTEXT = "the port takes no plaintext from this peer any more"
 
-    authorizer: Authorizer
-    authenticator: Authenticator | None
-    """Of users; None: no RequestAuthentication selects this workload."""
-    judge: PeerAuthorizer
-    own_id: str
-    version: int
-    identity_field: Field
-    """Envoy's x-forwarded-client-cert, from the verified certificate and nothing else."""
+
+class Edge(NamedTuple):
+    """The plaintext listener that a connection came in by."""
+
+    port: int
+    """The one it stands for."""
+    refusal: Callable[[], str]
+    """Why the connection may be no longer; "" while it may."""
 
 
 class InboundPeer:
-    """`ServerHandler` of one mesh connection: the requests of one verified peer."""
+    """`ServerHandler` of one connection: the requests of one caller. Without `edge`, of a verified peer of the mesh."""
 
-    def __init__(
-        self, runtime: Runtime, apps: Mapping[int, Pool], peer: PeerCertificate, facts: Peer | None = None
-    ) -> None:
-        """`facts`: what policies may look at; None, the identity alone."""
+    def __init__(self, runtime: Runtime, apps: Mapping[int, Pool], caller: Caller, edge: Edge | None = None) -> None:
         self.runtime = runtime
+        self.caller = caller
         self._apps = apps
-        self._peer = peer
-        self._facts = facts or Peer(peer.identity)
-        self._source = str(peer.identity)
+        self._edge = edge
         self._limits = runtime.config.limits
-        self._is_exposed = False
-        """Without TLS, from another machine: what is said here others may hear."""
-        self._in_force: _InForce | None = None
+        self._source = str(caller.facts.principal or "")
+        self._service = ServiceName(runtime.config.service, runtime.config.namespace)
+        self._own_hosts = self._service.long_names
+        self._open: set[_ToApp] = set()
+        """Those of a plaintext connection."""
 
     def request(self, session: Session, stream: int, fields: Fields, end: bool) -> StreamSink:
         call = _ToApp(self, self._source)
         exchange = self.runtime.begin(session, stream, end, call)
+        if self._edge is not None:
+            self._open.add(call)
         try:
             self._serve(exchange, call, fields, end)
         except RequestError as e:
@@ -66,22 +68,27 @@ class InboundPeer:
         return exchange.sink
 
     def _serve(self, exchange: Exchange, call: _ToApp, fields: Fields, end: bool) -> None:
-        in_force = self._policy()
+        in_force = self.caller.in_force()
         call.destination, call.version = in_force.own_id, in_force.version
 
         # 1 understand
         head = admit_request(fields, end, self._limits)
         exchange.understood(head)
+        self._check_host(head)
         call.port = self._port(head)
+        if self._edge is not None:
+            head.fields = [field for field in head.fields if not is_method_override(field[0])]
 
         self._decide(exchange, call, head, in_force)
 
-    def _decide(self, exchange: Exchange, call: _ToApp, head: RequestHead, in_force: _InForce) -> None:
+    def _decide(self, exchange: Exchange, call: _ToApp, head: RequestHead, in_force: InForce) -> None:
         """The rest of the line. A request whose token waits for its issuer's keys comes here again."""
         # 2 decide; the exchange is live already, so a policy change from here on finds it
+        seen = in_force.at(call.port)
+        call.source = seen.source
         if in_force.authenticator is not None:
             try:
-                call.user = in_force.authenticator.admit(call, head, is_exposed=self._is_exposed)
+                call.user = in_force.authenticator.admit(call, head, is_exposed=self.caller.is_exposed)
             except Waiting:
                 call.waits_for = in_force.authenticator
                 return
@@ -92,10 +99,24 @@ class InboundPeer:
         call.permit = verdict
 
         # 3 connect, 4 relay
-        exchange.upstream_fields = request_fields(head, [in_force.identity_field, self.runtime.trace(call, head)])
+        exchange.upstream_fields = request_fields(head, [*seen.identity_fields, self.runtime.trace(call, head)])
         call.open(self._apps[call.port], verdict)
 
+    def _check_host(self, head: RequestHead) -> None:
+        """Whoever asked for this service by name when they connected (a sidecar takes no other name) asks for no other
+        one on that connection (row C18). Names that are none of a mesh say nothing. Raises Misdirected."""
+        if not self.caller.facts.sni or head.host in self._own_hosts:
+            return
+        try:
+            named = resolve(head.host, None, "")  # a name without its namespace is the caller's own business
+        except RoutingError:
+            return
+        if named != self._service:
+            raise Misdirected("the host is another service than the one the connection was made to", row="C18")
+
     def _port(self, head: RequestHead) -> int:
+        if self._edge is not None:
+            return self._edge.port
         if head.port is not None and head.port in self._apps:
             return head.port
         try:
@@ -110,7 +131,7 @@ class InboundPeer:
         exchange = call.exchange
         assert exchange.head is not None
         try:
-            in_force = self._policy()
+            in_force = self.caller.in_force()
             call.version = in_force.version
             self._decide(exchange, call, exchange.head, in_force)
         except RequestError as e:
@@ -118,21 +139,24 @@ class InboundPeer:
 
     def judge_again(self, head: RequestHead, call: _ToApp) -> Permit | Denied:
         """With the policy of now. Raises Unauthorized if the user's token does not hold under it."""
-        in_force = self._policy()
+        if self._edge is not None and self._edge.refusal():
+            return self._no_plaintext()
+        in_force = self.caller.in_force()
         if in_force.authenticator is not None:
-            call.user = in_force.authenticator.again(call.user, head, is_exposed=self._is_exposed)
+            call.user = in_force.authenticator.again(call.user, head, is_exposed=self.caller.is_exposed)
         return self._verdict(in_force, head, call)
 
     @staticmethod
-    def _verdict(in_force: _InForce, head: RequestHead, call: _ToApp) -> Permit | Denied:
+    def _verdict(in_force: InForce, head: RequestHead, call: _ToApp) -> Permit | Denied:
         token = call.token if in_force.authenticator is not None else None
         method = head.method.decode("ascii")
-        return in_force.judge.authorize(head.host, call.port, method, head.path, head.fields, token)
+        judge = in_force.at(call.port).judge
+        return judge.authorize(head.host, call.port, method, head.path, head.fields, token)
 
     def describe(self, head: RequestHead, call: _ToApp, verdict: Verdict, decision_id: str, at: float) -> Decision:
         """What was decided, for the control plane."""
         snapshot, authorizer = self.runtime.current()
-        peer = self._facts
+        peer = self.caller.in_force().at(call.port).facts
         facts = Facts(
             principal=peer.principal,
             host=head.host,
@@ -147,23 +171,20 @@ class InboundPeer:
         )
         return describe(facts, verdict, snapshot, authorizer, decision_id=decision_id, at=at)
 
-    def _policy(self) -> _InForce:
-        """The peer's rules are compiled once per snapshot (and hold a DENY also against `/admin;x`, row C06).
+    def end_if_refused(self) -> bool:
+        """Fail what is open on a plaintext connection that may be no longer. True if that is so."""
+        if self._edge is None or not self._edge.refusal():
+            return False
+        for call in list(self._open):
+            self.runtime.deny(call.exchange, call, self._no_plaintext())
+        return True
 
-        Raises NotReady before the first."""
-        snapshot, authorizer = self.runtime.current()
-        if self._in_force is None or self._in_force.authorizer is not authorizer:
-            own_id = str(snapshot.identity)
-            client_cert = f"By={own_id};Hash={self._peer.sha256_hex};URI={self._source}"
-            self._in_force = _InForce(
-                authorizer,
-                self.runtime.authentication.under(snapshot),
-                authorizer.for_peer(self._facts),
-                own_id,
-                snapshot.version,
-                (b"x-forwarded-client-cert", client_cert.encode("ascii")),
-            )
-        return self._in_force
+    def over(self, call: _ToApp) -> None:
+        self._open.discard(call)
+
+    def _no_plaintext(self) -> Denied:
+        snapshot = self.runtime.snapshot
+        return Denied(rule=PEER_AUTHENTICATION, reason=NO_PLAINTEXT, version=snapshot.version if snapshot else 0)
 
 
 class _ToApp(Call):
@@ -225,6 +246,7 @@ class _ToApp(Call):
             exchange.fail(e)
 
     def release(self) -> None:
+        self._peer.over(self)
         if self.waits_for is not None:
             self.waits_for.forget(self)
         if self._pool is not None:

@@ -59,10 +59,15 @@ def read_tables(paths: Iterable[str] = _TABLES) -> str:
 
 
 def warn_if_exposed(config: Config) -> None:
-    """One loud line for each address on which an app of `config` can be reached past its sidecar."""
+    """One loud line for each address on which an app of `config` can be reached past its sidecar.
+
+    The sidecar's own plaintext listener may have the app's port on another address: that is no way past it."""
     tables = read_tables()
+    own = {(one.plaintext.host, one.plaintext.port) for one in config.inbound if one.plaintext}
     for inbound in config.inbound:
         for address in [] if inbound.app.path else exposed_listeners(inbound.app.port, tables):
+            if (address, inbound.app.port) in own:
+                continue
             log.warning(
                 "the app listens on %s port %d: whoever reaches that port goes past the sidecar and its policy; "
                 "let the app listen on 127.0.0.1",

@@ -31,16 +31,25 @@ USED_EVERY_S = 1.0
 """How often the control link is told that a name is still used; it drops what was not used for minutes."""
 
 
+_PoolKey = tuple[str, str, str]
+"""Address, identity, and what is asked for there: a connection is made for one service (row C18)."""
+
+
 class _Target:
     """One endpoint of a service at one port, and its pool once it was used."""
 
-    __slots__ = ("endpoint", "identity", "pool", "port")
+    __slots__ = ("endpoint", "identity", "pool", "port", "service")
 
-    def __init__(self, endpoint: Endpoint, port: int) -> None:
+    def __init__(self, service: str, endpoint: Endpoint, port: int) -> None:
+        self.service = service
         self.endpoint = endpoint
         self.identity = str(endpoint.identity)
         self.port = port
         self.pool: Pool | None = None
+
+    @property
+    def key(self) -> _PoolKey:
+        return self.endpoint.address, self.identity, self.service
 
     @property
     def load(self) -> int:
@@ -61,7 +70,7 @@ class _Route:
             self.problem = partial(NotFound, f"no service {name} has ever joined the mesh")
         for endpoint in service.endpoints if service.known else ():
             try:
-                self.targets.append(_Target(endpoint, pick_port(endpoint.ports.keys(), port)))
+                self.targets.append(_Target(name, endpoint, pick_port(endpoint.ports.keys(), port)))
             except RoutingError as e:
                 self.problem = partial(NotFound, str(e))
 
@@ -72,17 +81,18 @@ class Outbound:
     def __init__(
         self,
         runtime: Runtime,
-        make_pool: Callable[[Endpoint], Pool],
+        make_pool: Callable[[Endpoint, str], Pool],
         subscribe: Callable[[str], bool],
         used: Callable[[str], None],
     ) -> None:
         self.runtime = runtime
         self._make_pool = make_pool
+        """Of connections to an endpoint that ask it for a service, "name.namespace"."""
         self._subscribe = subscribe
         """Asks the control plane about "name.namespace". False: the control plane is out of reach or the list full."""
         self._used = used
         """Keeps a name that is called from being forgotten."""
-        self._pools: dict[tuple[str, str], Pool] = {}
+        self._pools: dict[_PoolKey, Pool] = {}
         self._lookups: dict[str, dict[_ToService, float]] = {}
         """Name -> who waits for it, and until when."""
         self._routes: dict[tuple[str, int | None], _Route] = {}
@@ -128,7 +138,8 @@ class Outbound:
         for name in [n for n in self._lookups if n in snapshot.services]:
             for call in list(self._lookups.pop(name)):
                 call.resume()
-        alive = {(e.address, str(e.identity)) for s in snapshot.services.values() for e in s.endpoints}
+        services = snapshot.services.items()
+        alive = {(e.address, str(e.identity), name) for name, service in services for e in service.endpoints}
         for key in [k for k in self._pools if k not in alive]:
             self._pools.pop(key).close()
         self.runtime.driver.flush()
@@ -153,15 +164,14 @@ class Outbound:
 
     def pool(self, target: _Target) -> Pool:
         if target.pool is None:
-            key = (target.endpoint.address, target.identity)
-            pool = self._pools.get(key)
+            pool = self._pools.get(target.key)
             if pool is None:
-                pool = self._pools[key] = self._make_pool(target.endpoint)
+                pool = self._pools[target.key] = self._make_pool(target.endpoint, target.service)
             target.pool = pool
         return target.pool
 
-    def is_failing(self, endpoint: Endpoint) -> bool:
-        pool = self._pools.get((endpoint.address, str(endpoint.identity)))
+    def is_failing(self, service: str, endpoint: Endpoint) -> bool:
+        pool = self._pools.get((endpoint.address, str(endpoint.identity), service))
         return pool is not None and pool.failures > 0 and self.runtime.driver.now - pool.failed_at < FAILING_S
 
 
@@ -254,7 +264,7 @@ class _ToService(Call):
         if not self._tried and not self._outbound.pool(target).failures:
             return target  # nothing is wrong with it, so it does not matter how the others are
         candidates = [t for t in targets if t.endpoint.address not in self._tried] or targets
-        candidates = [t for t in candidates if not self._outbound.is_failing(t.endpoint)] or candidates
+        candidates = [t for t in candidates if not self._outbound.is_failing(self._name, t.endpoint)] or candidates
         return pick(candidates, _load, rng)
 
     def resume(self) -> None:

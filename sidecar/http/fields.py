@@ -28,6 +28,8 @@ _VALUE = frozenset([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 # What may stand in a name beside letters, digits and `-`. CGI and WSGI turn `_` into `-`; some servers all of these.
 _LIKE_A_DASH = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
 
+_METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
+
 # 0 where a byte may not be. The colon is let through here and counted: pseudo-header fields have one each.
 _NAME_TABLE = bytes(octet if octet in _TOKEN or octet == 0x3A else 0 for octet in range(256))
 _VALUE_TABLE = bytes(octet if octet in _VALUE else 0 for octet in range(256))
@@ -108,6 +110,11 @@ def is_ours(name: bytes) -> bool:
     """`is_identity`, or the id of a decision, which no app can make."""
     name = name.translate(_LIKE_A_DASH)
     return name == b"hauberk-decision-id" or is_identity(name)
+
+
+def is_method_override(name: bytes) -> bool:
+    """Would an app take the field's value for the request's method, in any spelling? (row C28)"""
+    return name.translate(_LIKE_A_DASH) in _METHOD_OVERRIDES
 
 
 def check_outgoing(fields: Iterable[Field]) -> None:

@@ -46,6 +46,12 @@ class PeerRefused(TlsError):
     reason = "peer_refused"
 
 
+class OtherService(TlsError):
+    """The client asked for another name than this service's (C26)."""
+
+    reason = "other_service"
+
+
 class NotAWorkload(TlsError):
     """The control plane's or an operator's identity, where only workloads call each other."""
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import ssl
 from collections.abc import Collection, Iterator
@@ -47,6 +48,10 @@ ALPN = "h2"
 CHAIN_CERTIFICATES_MAX = 5
 """The leaf, three intermediates, and the anchor if the peer sends it (F22)."""
 CHAIN_OCTETS_MAX = 16_384
+SERVER_NAME_CHARACTERS_MAX = 253
+
+# Host names: labels of letters, digits, `-` and `_`, the last of them not a number, so that no address is one.
+_SERVER_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*(?![0-9]+\Z)[a-z0-9_-]{1,63}")
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h, as found in `SSLCertVerificationError.verify_code`.
 _ROW_OF_VERIFY_CODE = {
@@ -86,6 +91,8 @@ def server_context(svid: X509Svid, bundle: TrustBundle) -> ssl.SSLContext:
     """For accepting: we are `svid`, and every client must show a certificate that chains to `bundle`."""
     context = _base_context(ssl.PROTOCOL_TLS_SERVER)
     context.num_tickets = 0
+    context.sslsocket_class = _Accepted
+    context.sni_callback = _note_server_name
     _trust(context, bundle)
     _load_identity(context, svid)
     return context
@@ -107,9 +114,34 @@ def unverified_client_context() -> ssl.SSLContext:
     return context
 
 
-async def handshake(sock: socket.socket, context: ssl.SSLContext, *, server_side: bool) -> ssl.SSLSocket:
+class _Accepted(ssl.SSLSocket):
+    """Knows what name the client asked for."""
+
+    server_name = ""
+
+
+def _note_server_name(sock: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> int | None:
+    """Called by OpenSSL for each ClientHello, before the client has proved anything. A name that is none (RFC 6066
+    section 3: no addresses, no trailing dot, which is forgiven) ends the handshake with an alert."""
+    if isinstance(sock, _Accepted):
+        plain = (name or "").lower().removesuffix(".")
+        if name is not None and (len(plain) > SERVER_NAME_CHARACTERS_MAX or _SERVER_NAME.fullmatch(plain) is None):
+            return ssl.AlertDescription.ALERT_DESCRIPTION_ILLEGAL_PARAMETER
+        sock.server_name = plain
+    return None
+
+
+def server_name(ssl_socket: ssl.SSLSocket) -> str:
+    """What the client asked for (SNI): lower case, no trailing dot; "" if it named nothing. For a server's socket."""
+    return ssl_socket.server_name if isinstance(ssl_socket, _Accepted) else ""
+
+
+async def handshake(
+    sock: socket.socket, context: ssl.SSLContext, *, server_side: bool, ask_for: str = ""
+) -> ssl.SSLSocket:
     """Run the handshake on a connected non-blocking socket. The caller sets the deadline and then calls `check_peer`.
 
+    `ask_for`: the name a client sends (SNI), ASCII; who is really there is for `check_peer` to say.
     The socket belongs to the returned SSLSocket; on any failure, cancellation included, it is closed.
     Raises PeerRefused, RefusedByPeer or HandshakeFailed."""
     assert sock.gettimeout() == 0, "a blocking socket would stop the whole sidecar"
@@ -117,7 +149,11 @@ async def handshake(sock: socket.socket, context: ssl.SSLContext, *, server_side
         # A peer that already hung up makes this raise, or makes a socket that would read *plaintext* (F19,
         # CVE-2023-40217): do_handshake() refuses such a socket, and check_peer asks for a certificate.
         ssl_socket = context.wrap_socket(
-            sock, server_side=server_side, do_handshake_on_connect=False, suppress_ragged_eofs=True
+            sock,
+            server_side=server_side,
+            do_handshake_on_connect=False,
+            suppress_ragged_eofs=True,
+            server_hostname=ask_for.encode("ascii") or None,  # text would go through IDNA, and load its tables
         )
     except (OSError, ValueError) as error:
         sock.close()
@@ -155,6 +191,8 @@ def map_ssl_error(error: Exception) -> TlsError:
         reason = (error.reason or "").lower().replace("_", " ") or "connection closed"
         if "alert" in reason:
             return RefusedByPeer(f"the peer refused us: {reason}")
+        if "callback failed" in reason:
+            return HandshakeFailed("the client asked for a server name that is none", row="D07")
         row = "F12" if "protocol" in reason or "version" in reason else ""
         row = "F20" if "wrong version number" in reason or "http request" in reason else row
         return HandshakeFailed(f"TLS failed: {reason}", row=row)

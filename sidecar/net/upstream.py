@@ -33,9 +33,10 @@ Ended = Callable[[Session], None]
 
 
 async def dial_mesh(
-    driver: Driver, config: Config, identity: IdentitySource, endpoint: Endpoint, ended: Ended
+    driver: Driver, config: Config, identity: IdentitySource, endpoint: Endpoint, service: str, ended: Ended
 ) -> Connection:
-    """A connection to another sidecar that proved to be `endpoint.identity`. Raises ConnectFailed."""
+    """A connection to another sidecar that proved to be `endpoint.identity`, and was asked for `service`
+    ("name.namespace"). Raises ConnectFailed."""
     limit = config.timeouts
     own = identity.svid
     if own is None or not identity.is_ready:
@@ -46,7 +47,7 @@ async def dial_mesh(
         with trio.fail_after(limit.connect_s):
             sock = await dial(_address(endpoint.address))
         with trio.fail_after(limit.handshake_s):
-            sock = await handshake(sock, identity.client_context(), server_side=False)
+            sock = await handshake(sock, identity.client_context(), server_side=False, ask_for=service)
             peer = check_peer(sock, own.spiffe_id.trust_domain, time.time(), {endpoint.identity})
             session = http2_session(config.http2_engine, None, config.limits, driver.clock)
             connection = Connection(driver, sock, session, kind="mesh_client", peer=peer)

@@ -31,6 +31,11 @@ class ServiceName:
     def __str__(self) -> str:
         return f"{self.name}.{self.namespace}"
 
+    @property
+    def long_names(self) -> frozenset[str]:
+        """All that name it wherever the asker is."""
+        return frozenset({str(self), f"{self}.svc", f"{self}.svc.cluster.local"})
+
 
 @lru_cache(maxsize=1024)  # of pure values; hosts are short by then, and failures are not kept
 def resolve(authority_host: str, port: int | None, own_namespace: str) -> ServiceName:
@@ -51,6 +56,14 @@ def resolve(authority_host: str, port: int | None, own_namespace: str) -> Servic
     if not (DNS_LABEL.fullmatch(name) and DNS_LABEL.fullmatch(namespace)):
         _not_in_the_mesh(authority_host)
     return ServiceName(name, namespace)
+
+
+def is_named(service: str, namespace: str, host: str) -> bool:
+    """Does `host` (no port) name this service, for whoever is in its namespace?"""
+    try:
+        return resolve(host, None, namespace) == ServiceName(service, namespace)
+    except RoutingError:
+        return False
 
 
 def pick_port(ports: Collection[int], port: int | None) -> int:

@@ -606,9 +606,9 @@ async def test_an_endpoint_that_cannot_be_reached_is_passed_over() -> None:
         pair.web.apply(services={ORDERS_NAME: [dead, pair.orders.endpoint()]})
         statuses = [(await fetch(pair)).status_code for _ in range(8)]
         assert statuses == [200] * 8
-        assert pair.web.plane._outbound.is_failing(dead)
+        assert pair.web.plane._outbound.is_failing(ORDERS_NAME, dead)
         pair.web.driver.now += 60  # ... but not for ever
-        assert not pair.web.plane._outbound.is_failing(dead)
+        assert not pair.web.plane._outbound.is_failing(ORDERS_NAME, dead)
 
 
 @trio_test
