@@ -168,17 +168,18 @@ class Judge:
     def authorize(
         self, host: str, port: int, method: str, path: str, fields: Sequence[Field], token: Token | None
     ) -> Verdict:
-        length = len(host) + len(method) + len(path)
         asked: tuple[object, ...] = (host, port, method, path)
-        if self.looks is not None:
-            looks = self.looks
+        looks = self.looks
+        if looks is None:
+            fields = ()
+        else:
             fields = tuple([field for field in fields if field[0] in looks])
-            length += sum([len(value) for _, value in fields])
             asked = (host, port, method, path, fields, token)
         verdict = self._remembered.get(asked)
         if verdict is None:
             request = RequestFacts(fields, token, trusted_proxies_count=self._trusted_proxies_count)
             verdict = self._judge(Asked(operation_attributes(host, port, method, path), request))
+            length = len(host) + len(method) + len(path) + sum([len(value) for _, value in fields])
             if length <= REMEMBERED_CHARACTERS_MAX:
                 if len(self._remembered) >= REMEMBERED_MAX:
                     self._remembered.clear()

@@ -15,7 +15,17 @@ from sidecar.rules import decode
 from sidecar.rules.authz import Authorizer, Facts, Permit
 from sidecar.rules.decode import snapshot_from_proto
 from sidecar.rules.errors import DecodeError
-from sidecar.rules.snapshot import Action, Operation, Protocol, Snapshot, Source
+from sidecar.rules.snapshot import (
+    Action,
+    Operation,
+    PeerAuthentication,
+    PortTls,
+    Protocol,
+    Snapshot,
+    Source,
+    TlsMode,
+    When,
+)
 from tests.certs import forge
 from tests.sidecar.rules.builders import workload
 
@@ -42,6 +52,8 @@ def message() -> pb.Snapshot:
                     pb.Rule(
                         sources=[pb.Source(principals=["mesh.local/ns/shop/sa/web"], not_namespaces=["x*"])],
                         operations=[pb.Operation(ports=["8080"], paths=["/a*"], not_methods=["PUT"])],
+                        when=[pb.When(key="request.headers[x-tenant]", values=["one"])],
+                        line=7,
                     )
                 ],
             )
@@ -64,6 +76,27 @@ def message() -> pb.Snapshot:
         ],
         trust_anchors_der=[ANCHOR],
         certificate_lifetime_s=3600,
+        peer_authentication=pb.PeerAuthentication(
+            rest=pb.PortTls(mode=pb.TLS_MODE_STRICT),
+            ports={8080: pb.PortTls(mode=pb.TLS_MODE_PERMISSIVE, until=2e9, peers=["10.0.0.0/8"], source="p.yaml:9")},
+        ),
+        request_authentications=[
+            pb.RequestAuthentication(
+                name="users",
+                namespace="shop",
+                source="u.yaml:1",
+                jwt_rules=[
+                    pb.JwtRule(
+                        issuer="https://id.example",
+                        jwks_uri="https://id.example/keys",
+                        audiences=["shop"],
+                        from_headers=[pb.JwtHeader(name="x-token", prefix="JWT ")],
+                        output_claim_to_headers=[pb.ClaimToHeader(header="x-user", claim="sub")],
+                    )
+                ],
+            )
+        ],
+        trusted_proxies_count=1,
     )
 
 
@@ -100,9 +133,11 @@ def test_a_decoded_snapshot_does_not_change() -> None:
 def test_a_decoded_snapshot_decides() -> None:
     """The evaluator takes it as it is."""
     authorizer = Authorizer(snapshot_from_proto(message()))
-    assert isinstance(
-        authorizer.authorize(Facts(principal=workload("web"), host="b", port=8080, method="GET", path="/a")), Permit
+    asked = Facts(
+        principal=workload("web"), host="b", port=8080, method="GET", path="/a", headers=(("x-tenant", "one"),)
     )
+    assert isinstance(authorizer.authorize(asked), Permit)
+    assert authorizer.rule_source("shop/p#0") == "p.yaml:7"
 
 
 def _unknown_field(target: Callable[[pb.Snapshot], object]) -> Callable[[pb.Snapshot], None]:
@@ -168,6 +203,8 @@ def edit(path: str, value: object) -> Callable[[pb.Snapshot], None]:
 ENDPOINT = "services.0.endpoints.0"
 SOURCE = "policies.0.rules.0.sources.0"
 OPERATION = "policies.0.rules.0.operations.0"
+WHEN = "policies.0.rules.0.when.0"
+JWT = "request_authentications.0.jwt_rules.0"
 REFUSED = [
     ("version", 0, "version"),
     ("trust_domain", "", "trust_domain"),
@@ -203,6 +240,34 @@ REFUSED = [
     (f"{OPERATION}.ports", ["80*"], "policies[0].rules[0].operations[0].ports[0]"),
     (f"{OPERATION}.not_ports", [""], "policies[0].rules[0].operations[0].not_ports[0]"),
     (f"{OPERATION}.ports", ["9" * 5000], "policies[0].rules[0].operations[0].ports[0]"),
+    (f"{SOURCE}.ip_blocks", ["10.0.0.1/8"], "policies[0].rules[0].sources[0].ip_blocks[0]"),
+    (f"{SOURCE}.ip_blocks", ["10.0.0.0/08"], "policies[0].rules[0].sources[0].ip_blocks[0]"),
+    (
+        f"{SOURCE}.not_remote_ip_blocks",
+        ["::ffff:10.0.0.0/104"],
+        "policies[0].rules[0].sources[0].not_remote_ip_blocks[0]",
+    ),
+    (f"{SOURCE}.request_principals", ["a*b"], "policies[0].rules[0].sources[0].request_principals[0]"),
+    (f"{OPERATION}.paths", ["/a/{*}b"], "policies[0].rules[0].operations[0].paths[0]"),
+    (f"{OPERATION}.not_paths", ["/{**}/{**}"], "policies[0].rules[0].operations[0].not_paths[0]"),
+    (f"{WHEN}.key", "request.header[x]", "policies[0].rules[0].when[0].key"),
+    (f"{WHEN}.key", "source.ip", "policies[0].rules[0].when[0].values[0]"),
+    (f"{WHEN}.key", "destination.port", "policies[0].rules[0].when[0].values[0]"),
+    (f"{WHEN}.values", [], "policies[0].rules[0].when[0]"),
+    (f"{WHEN}.not_values", ["\u00e9"], "policies[0].rules[0].when[0].not_values[0]"),
+    ("trusted_proxies_count", 17, "trusted_proxies_count"),
+    ("peer_authentication.rest.mode", pb.TLS_MODE_UNSPECIFIED, "peer_authentication.rest.mode"),
+    ("peer_authentication.rest.mode", 9, "peer_authentication.rest.mode"),
+    ("peer_authentication.rest.until", float("nan"), "peer_authentication.rest.until"),
+    ("peer_authentication.rest.until", -1.0, "peer_authentication.rest.until"),
+    ("peer_authentication.rest.peers", ["10.0.0.1/8"], "peer_authentication.rest.peers[0]"),
+    (f"{JWT}.issuer", "", "request_authentications[0].jwt_rules[0].issuer"),
+    (f"{JWT}.jwks_uri", "", "request_authentications[0].jwt_rules[0]"),
+    (f"{JWT}.discover", True, "request_authentications[0].jwt_rules[0]"),
+    (f"{JWT}.jwks", "x" * 70_000, "request_authentications[0].jwt_rules[0]"),
+    (f"{JWT}.timeout_s", 1e9, "request_authentications[0].jwt_rules[0].timeout_s"),
+    (f"{JWT}.audiences", ["a\0"], "request_authentications[0].jwt_rules[0].audiences[0]"),
+    ("request_authentications.0.namespace", "Shop", "request_authentications[0].namespace"),
     ("policies.0.rules.0.sources", [pb.Source()], "policies[0].rules[0].sources[0]"),
     ("policies.0.rules.0.operations", [pb.Operation()], "policies[0].rules[0].operations[0]"),
     ("services.0.name", "", "services[0].name"),
@@ -292,3 +357,42 @@ def test_damaged_bytes_are_decoded_or_refused_and_nothing_else(data: st.DataObje
         return
     with contextlib.suppress(DecodeError):
         assert isinstance(snapshot_from_proto(received), Snapshot)
+
+
+def test_what_a_port_takes_and_whose_tokens_arrive_where_they_belong() -> None:
+    """PeerAuthentication and RequestAuthentication."""
+    snapshot = snapshot_from_proto(message())
+    tls = snapshot.peer_authentication
+    assert tls.port(9090) == PortTls(mode=TlsMode.STRICT)
+    assert tls.port(8080) == PortTls(mode=TlsMode.PERMISSIVE, until=2e9, peers=("10.0.0.0/8",), source="p.yaml:9")
+    (users,) = snapshot.request_authentications
+    (rule,) = users.jwt_rules
+    assert (rule.issuer, rule.audiences, rule.from_headers) == ("https://id.example", ("shop",), (("x-token", "JWT "),))
+    assert rule.output_claim_to_headers == (("x-user", "sub"),)
+    assert snapshot.trusted_proxies_count == 1
+    assert snapshot.policies[0].rules[0].when == (When(key="request.headers[x-tenant]", values=("one",)),)
+
+
+def test_nothing_said_of_mutual_tls_means_strict() -> None:
+    """Fail closed."""
+    changed = message()
+    changed.ClearField("peer_authentication")
+    assert snapshot_from_proto(changed).peer_authentication == PeerAuthentication()
+
+
+@pytest.mark.parametrize("port", [0, 65_536])
+def test_h01_a_port_that_is_none_refuses_the_whole_snapshot(port: int) -> None:
+    """In a map, too."""
+    changed = message()
+    changed.peer_authentication.ports[port].mode = pb.TLS_MODE_STRICT
+    with pytest.raises(DecodeError, match=r"peer_authentication\.ports"):
+        snapshot_from_proto(changed)
+
+
+def test_h02_an_unknown_field_within_a_map_is_found() -> None:
+    """protobuf would drop it."""
+    changed = message()
+    changed.peer_authentication.ports[9090].MergeFromString(b"\x08\x01\xf8\x07\x01")
+    with pytest.raises(DecodeError, match="field number 127") as caught:
+        snapshot_from_proto(changed)
+    assert caught.value.field == "peer_authentication.ports[9090]"

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from sidecar.rules.match import (
     Shape,
     compile_matcher,
+    compile_paths,
+    compile_template,
     host_of,
     shape_of,
     without_params,
@@ -142,3 +144,45 @@ def test_c10_the_query_is_no_part_of_the_path(path: str, alone: str) -> None:
 def test_c06_params_can_be_taken_off(path: str, other: str) -> None:
     """As servlet containers read it."""
     assert without_params(path) == other
+
+
+@pytest.mark.parametrize(
+    ("template", "matching", "others"),
+    [
+        ("/a/{*}", ["/a/b", "/a/b.c"], ["/a", "/a/", "/a/b/c", "/b/b", "a/b"]),
+        ("/a/{*}/c", ["/a/b/c"], ["/a//c", "/a/b/b/c", "/a/c", "/a/b/c/"]),
+        ("/{*}/{*}", ["/a/b"], ["/a", "/", "//", "/a/b/c"]),
+        ("/a/{**}", ["/a/", "/a/b", "/a/b/c", "/a/b/"], ["/a", "/ab", "/b/"]),
+        ("/a/{**}/z", ["/a/b/z", "/a/b/c/z", "/a//z"], ["/a/z", "/a/b/zz", "/a/b/z/"]),
+        ("/a/{**}/", ["/a/b/", "/a//", "/a/b/c/"], ["/a/", "/a/b"]),
+        ("/{*}/b/{**}", ["/a/b/", "/a/b/c/d"], ["/b/c", "//b/c", "/a/b"]),
+        ("/{**}", ["/", "/a", "/a/b"], ["", "a"]),
+    ],
+)
+def test_a_template_matches_segments(template: str, matching: list[str], others: list[str]) -> None:
+    """`{*}` is one segment that is not empty, `{**}` one or more that may be."""
+    matches = compile_template(template)
+    assert [path for path in matching if not matches(path)] == []
+    assert [path for path in others if matches(path)] == []
+
+
+@pytest.mark.parametrize(
+    "template", ["/a{*}", "/{*}b", "/{a}", "/a/{**}/{**}", "{*}", "/*/{*}", "/{*}*", "/a}/{*}", "/{***}"]
+)
+def test_what_is_no_template_is_refused(template: str) -> None:
+    """An operator is a whole segment, and there is one `{**}` at most."""
+    with pytest.raises(ValueError, match="template"):
+        compile_template(template)
+
+
+def test_templates_stand_beside_other_paths() -> None:
+    """One list, ORed."""
+    matches = compile_paths(["/x", "/y/*", "/a/{*}"])
+    assert all(map(matches, ["/x", "/y/z", "/a/b"]))
+    assert not any(map(matches, ["/xx", "/a/b/c", ""]))
+
+
+def test_h10_a_template_is_matched_in_linear_time() -> None:
+    """There is nothing to backtrack to: each segment is compared once."""
+    matches = compile_template("/{**}" + "/{*}" * 200 + "/z")
+    assert not matches("/a" * 4_000)

@@ -1,0 +1,87 @@
+"""The index leaves out what cannot match and nothing else, and looks at few rules however many there are."""
+
+from __future__ import annotations
+
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from sidecar.rules.conditions import HOST, METHOD, PATH
+from sidecar.rules.keys import Attribute, Key
+from sidecar.rules.match import compile_matcher, compile_paths
+from sidecar.rules.rule_index import FEW, AttributeId, Entry, RuleIndex, Value
+
+TENANT = Key(Attribute.HEADER, ("x-tenant",))
+ATTRIBUTES: tuple[AttributeId, ...] = (PATH, HOST, TENANT, METHOD)
+PATTERNS: dict[AttributeId, list[str]] = {
+    PATH: ["/", "/a", "/a/b", "/a*", "/a/*", "*.png", "*b", "*", "/a/{*}", "/{*}/b", "/a/{**}"],
+    HOST: ["orders", "orders.shop", "orders*", "*.shop", "*"],
+    TENANT: ["one", "two", "t*", "*e"],
+    METHOD: ["GET", "PUT", "P*"],
+}
+REQUESTS: dict[AttributeId, list[str]] = {
+    PATH: ["", "/", "/a", "/a/b", "/a/", "/ab", "/x/b", "/a/x.png", "/a/b/c"],
+    HOST: ["", "orders", "orders.shop", "other.shop"],
+    METHOD: ["GET", "PUT", "POST"],
+}
+
+entries = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            attribute: st.lists(st.sampled_from(patterns), min_size=1, max_size=3).map(tuple)
+            for attribute, patterns in PATTERNS.items()
+        },
+    ),
+    max_size=40,
+)
+asked = st.fixed_dictionaries(
+    {attribute: st.sampled_from(values) for attribute, values in REQUESTS.items()}
+    | {TENANT: st.lists(st.sampled_from(["one", "two", "three", ""]), max_size=3).map(tuple)}
+)
+
+
+def may_match(wanted: dict[AttributeId, tuple[str, ...]], request: dict[AttributeId, Value]) -> bool:
+    for attribute, patterns in wanted.items():
+        matches = compile_paths(patterns) if attribute == PATH else compile_matcher(patterns)
+        value = request[attribute]
+        if not any(matches(text) for text in ((value,) if isinstance(value, str) else value)):
+            return False
+    return True
+
+
+@given(entries, asked)
+def test_every_rule_that_matches_is_a_candidate(
+    wanted: list[dict[AttributeId, tuple[str, ...]]], request: dict[AttributeId, Value]
+) -> None:
+    """And candidates come in their order, each once."""
+    index = RuleIndex([Entry(number, one) for number, one in enumerate(wanted)], ATTRIBUTES)
+    found = list(index.candidates(request.__getitem__))
+    assert found == sorted(set(found))
+    matching = {number for number, one in enumerate(wanted) if may_match(one, request)}
+    event(f"{bool(matching)} match")
+    assert matching <= set(found)
+
+
+def test_rules_of_other_paths_are_not_looked_at() -> None:
+    """One of ten thousand."""
+    index = RuleIndex([Entry(number, {PATH: (f"/api/{number}/*",)}) for number in range(10_000)], ATTRIBUTES)
+    assert list(index.candidates(lambda attribute: "/api/77/x" if attribute == PATH else "")) == [77]
+
+
+def test_rules_of_one_path_are_told_apart_by_what_else_they_name() -> None:
+    """A thousand tenants, one path."""
+    index = RuleIndex([Entry(number, {PATH: ("/a",), TENANT: (f"t{number}",)}) for number in range(1_000)], ATTRIBUTES)
+    look: dict[AttributeId, Value] = {PATH: "/a", TENANT: ("t5", "t7"), HOST: "h", METHOD: "GET"}
+    assert list(index.candidates(look.__getitem__)) == [5, 7]
+
+
+def test_rules_that_nothing_tells_apart_are_all_candidates() -> None:
+    """The index has nothing to say about them."""
+    index = RuleIndex([Entry(number, {}) for number in range(FEW + 5)], ATTRIBUTES)
+    assert list(index.candidates(lambda attribute: "")) == list(range(FEW + 5))
+
+
+def test_building_goes_in_slices() -> None:
+    """So that requests need not wait for a large policy."""
+    building = RuleIndex.building([Entry(n, {PATH: (f"/{n}",)}) for n in range(10_000)], ATTRIBUTES)
+    assert sum(1 for _ in building) > 50
