@@ -18,11 +18,19 @@ _URL = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([1-9][0-9
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _LOCAL_NAMES = frozenset({"localhost"})
 
-_METADATA = ipaddress.ip_address("168.63.129.16")
-"""Azure's, which is the one among clouds that has an address of the public Internet."""
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "168.63.129.16/32",  # Azure's metadata, which has an address of the public Internet
+            "192.0.0.0/24",  # RFC 6890; Oracle's metadata. Python's own opinion of it differs between versions
+            "::/96",  # IPv4-compatible (RFC 4291 section 2.5.5.1)
+            "fec0::/10",  # site-local (RFC 3879)
+        ),
+    )
+)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """RFC 6052: the last 32 bits are an IPv4 address."""
-_IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -70,7 +78,7 @@ def parse_url(text: str) -> Url:
     except ValueError:
         address = None
     labels = host.removesuffix(".").split(".")
-    is_name = len(host) <= 253 and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
+    is_name = len(host) <= 253 and all(map(_LABEL.fullmatch, labels)) and not labels[-1][:1].isdigit()
     if address is None and not is_name:
         raise ValueError("has no host name or address")
     url = Url(
@@ -119,7 +127,7 @@ def _embedded(address: IPAddress) -> tuple[IPAddress, ...]:
 
 
 def _is_public(address: IPAddress) -> bool:
-    if isinstance(address, ipaddress.IPv6Address) and (address.is_site_local or address in _IPV4_COMPATIBLE):
+    if any(address in network for network in _NOT_PUBLIC):
         return False
     special = address.is_multicast or address.is_unspecified or address.is_loopback or address.is_link_local
-    return address.is_global and not special and not address.is_reserved and address != _METADATA
+    return address.is_global and not special and not address.is_reserved
