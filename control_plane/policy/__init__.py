@@ -1,12 +1,14 @@
 """What operators write, made into what sidecars enforce. No I/O here.
 
-model.py     ParsedResource, PolicySpec, MeshConfigSpec; PolicyErrors with file, line, column, field and hint
-yaml.py      YAML text -> nodes with places, strictly: no anchors, tags, duplicate keys or guessed types
+model.py     ParsedResource, one Spec a kind, Selection; PolicyErrors with file, line, column, field and hint
+documents.py YAML text -> nodes with places, strictly: no anchors, tags, duplicate keys or guessed types
 reader.py    nodes -> typed values; collects every problem, not only the first
-values.py    what a principal, path, host, method ... may look like
-authorization.py, meshconfig.py   one kind of resource each
+values.py    what a principal, path, host, address ... may look like
+authorization.py (with when.py), peer_authentication.py, request_authentication.py, meshconfig.py   one kind each
+selection.py, own_annotations.py   what several kinds share: whom they select, what their annotations say to us
 parse.py     parse_documents: the way in
-check.py     lint: legal, but probably not what was meant
-compile.py   which policies one workload needs, and their wire form
+check.py     lint of one document: legal, but probably not what was meant
+compile.py   what selects one workload; mtls.py makes all its PeerAuthentications into one
+wire.py      how that travels
 explain.py   what the evaluator says about one request
 """

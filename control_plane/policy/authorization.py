@@ -1,92 +1,78 @@
 """AuthorizationPolicy, `security.istio.io/v1`, read from a document.
 
-Fields and meaning are Istio's (https://istio.io/latest/docs/reference/config/security/authorization-policy/). Fields of
-theirs that are not here yet are refused by name. Stricter than theirs: an empty list is refused, because Istio takes it
-for no condition, and so is anything that could never match.
+Fields and meaning are Istio's (https://istio.io/latest/docs/reference/config/security/authorization-policy/). Stricter
+than theirs: an empty list is refused, because Istio takes it for no condition, and so is anything that could never
+match. External authorizers (CUSTOM, `provider`) are refused by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from control_plane.policy import documents, values
+from control_plane.policy import documents, own_annotations, values, when
 from control_plane.policy.documents import Node, Scalar
-from control_plane.policy.model import PolicySpec
-from control_plane.policy.reader import NOTHING, Fields, Problems, did_you_mean, list_items, string_map
+from control_plane.policy.model import NOTHING, PolicySpec
+from control_plane.policy.reader import Fields, Problems, did_you_mean, list_items
+from control_plane.policy.selection import SELECTOR_FIELDS, TARGET_FIELDS, read_selection
 from sidecar.rules.snapshot import Action, AuthorizationPolicy, Operation, Rule, Source
 
-_JWT = "it needs RequestAuthentication, which is not here yet"
-_IP = "select callers by principals or namespaces"
-_SELECTOR = "use spec.selector.matchLabels"
+_EXTERNAL = "external authorizers are not here yet: state who may in ALLOW and DENY rules, and demand a token with"
+_EXTERNAL += " RequestAuthentication and requestPrincipals"
 
-_SPEC_NOT_YET = {"targetRef": _SELECTOR, "targetRefs": _SELECTOR, "provider": "external authorizers are not here yet"}
-_RULE_NOT_YET = {"when": "state the condition in from and to"}
-_SOURCE_NOT_YET = {
-    "requestPrincipals": _JWT,
-    "notRequestPrincipals": _JWT,
-    "ipBlocks": _IP,
-    "notIpBlocks": _IP,
-    "remoteIpBlocks": _IP,
-    "notRemoteIpBlocks": _IP,
-    "serviceAccounts": "write principals: [TRUST-DOMAIN/ns/NAMESPACE/sa/NAME]",
-    "notServiceAccounts": "write notPrincipals: [TRUST-DOMAIN/ns/NAMESPACE/sa/NAME]",
-}
-_ACTIONS_NOT_YET = {"AUDIT", "CUSTOM"}
-
-_SOURCE = ("principals", "notPrincipals", "namespaces", "notNamespaces")
-_OPERATION = ("hosts", "notHosts", "ports", "notPorts", "methods", "notMethods", "paths", "notPaths")
+SPEC_FIELDS = (*SELECTOR_FIELDS, *TARGET_FIELDS, "action", "rules")
+RULE_FIELDS = ("from", "to", "when")
+SOURCE_FIELDS = (
+    "principals", "notPrincipals", "namespaces", "notNamespaces", "serviceAccounts", "notServiceAccounts",
+    "requestPrincipals", "notRequestPrincipals", "ipBlocks", "notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks",
+)  # fmt: skip
+OPERATION_FIELDS = ("hosts", "notHosts", "ports", "notPorts", "methods", "notMethods", "paths", "notPaths")
+SPEC_NOT_YET = {"provider": _EXTERNAL}
+ACTIONS_NOT_YET = ("CUSTOM",)
 
 
-def read_spec(node: Node, *, namespace: str, name: str, source: str, problems: Problems) -> PolicySpec:
-    """The spec, as far as it could be read; what could not is in `problems`."""
-    spec = Fields(node, "spec", problems, known=("selector", "action", "rules"))
-    spec.refuse_others(_SPEC_NOT_YET)
-    selector_node, rules_node = spec.node_of("selector"), spec.node_of("rules")
+def read_spec(node: Node, *, namespace: str, name: str, source: str, ours: Fields) -> PolicySpec:
+    """The spec, as far as it could be read; what could not is in the problems. `ours`: its annotations."""
+    problems = ours.problems
+    spec = Fields(node, "spec", problems, known=SPEC_FIELDS)
+    spec.refuse_others(SPEC_NOT_YET)
+    rules_node = spec.node_of("rules")
     policy = AuthorizationPolicy(
         namespace=namespace,
         name=name,
         action=spec.value("action", _action) or Action.ALLOW,
-        rules=() if rules_node is None else _rules(rules_node, problems),
+        rules=() if rules_node is None else _rules(rules_node, namespace, problems),
         source=source,
+        shadow=own_annotations.is_shadow(ours),
     )
-    return PolicySpec(policy=policy, selector=NOTHING if selector_node is None else _selector(selector_node, problems))
+    return PolicySpec(policy=policy, selection=read_selection(spec))
 
 
 def _action(text: str) -> Action:
     if text in Action.__members__:
         return Action[text]
-    if text in _ACTIONS_NOT_YET:
-        raise values.BadValue(f"{text} is not yet supported", "use ALLOW or DENY")
-    hint = did_you_mean(text, Action.__members__) or "use ALLOW or DENY"
-    raise values.BadValue(f"{values.shown(text)} is not an action", hint)
+    if text in ACTIONS_NOT_YET:
+        raise values.BadValue(f"{text} is not yet supported", _EXTERNAL)
+    known = ", ".join(Action.__members__)
+    raise values.BadValue(
+        f"{values.shown(text)} is not an action", did_you_mean(text, Action.__members__) or f"use one of {known}"
+    )
 
 
-def _selector(node: Node, problems: Problems) -> Mapping[str, str]:
-    selector = Fields(node, "spec.selector", problems, known=("matchLabels",))
-    selector.refuse_others()
-    labels_node = selector.node_of("matchLabels", required=True, hint="remove selector to select the whole namespace")
-    if labels_node is None:
-        return NOTHING
-    path = "spec.selector.matchLabels"
-    if isinstance(labels_node, documents.Mapping) and not labels_node.entries:
-        problems.add(labels_node, path, "is empty", "remove selector to select the whole namespace")
-    return string_map(labels_node, path, problems, values.label_key, values.label_value)
-
-
-def _rules(node: Node, problems: Problems) -> tuple[Rule, ...]:
+def _rules(node: Node, namespace: str, problems: Problems) -> tuple[Rule, ...]:
     if isinstance(node, Scalar) and node.guess == "null":
         # Istio reads this as "no rules", a person as "nothing yet": the two differ for an ALLOW policy.
         problems.add(node, "spec.rules", "is empty", "write `rules: []` for none, `rules: [{}]` for everything")
         return ()
-    return tuple(_rule(item, path, problems) for path, item in list_items(node, "spec.rules", problems))
+    return tuple(_rule(item, path, namespace, problems) for path, item in list_items(node, "spec.rules", problems))
 
 
-def _rule(node: Node, path: str, problems: Problems) -> Rule:
-    rule = Fields(node, path, problems, known=("from", "to"))
-    rule.refuse_others(_RULE_NOT_YET)
+def _rule(node: Node, path: str, namespace: str, problems: Problems) -> Rule:
+    rule = Fields(node, path, problems, known=RULE_FIELDS)
+    rule.refuse_others()
+    conditions = (when.read_condition(item, where, namespace, problems) for where, item in rule.items("when"))
     return Rule(
-        sources=tuple(_source(inner) for inner in _inner(rule, "from", "source", _SOURCE)),
-        operations=tuple(_operation(inner) for inner in _inner(rule, "to", "operation", _OPERATION)),
+        sources=tuple(_source(inner, namespace) for inner in _inner(rule, "from", "source", SOURCE_FIELDS)),
+        operations=tuple(_operation(inner) for inner in _inner(rule, "to", "operation", OPERATION_FIELDS)),
+        when=tuple(one for one in conditions if one is not None),
+        line=node.place.line,
     )
 
 
@@ -100,7 +86,7 @@ def _inner(rule: Fields, outer_name: str, name: str, known: tuple[str, ...]) -> 
         if node is None:
             continue
         inner = Fields(node, outer.path_of(name), rule.problems, known=known)
-        inner.refuse_others(_SOURCE_NOT_YET if name == "source" else NOTHING)
+        inner.refuse_others(NOTHING)
         if isinstance(node, documents.Mapping) and not node.entries:
             hint = f"name a condition, or remove `{outer_name}` to mean everything"
             rule.problems.add(node, inner.path, "is empty", hint)
@@ -108,21 +94,47 @@ def _inner(rule: Fields, outer_name: str, name: str, known: tuple[str, ...]) -> 
     return found
 
 
-def _source(fields: Fields) -> Source:
+def _source(fields: Fields, namespace: str) -> Source:
+    accounts, not_accounts = (
+        tuple(map(_principal_of, fields.strings(name, values.service_account(namespace))))
+        for name in ("serviceAccounts", "notServiceAccounts")
+    )
+    if accounts or not_accounts:
+        _refuse_beside_accounts(fields)
     return Source(
-        principals=fields.strings("principals", values.principal),
-        not_principals=fields.strings("notPrincipals", values.principal),
+        principals=fields.strings("principals", values.principal) + accounts,
+        not_principals=fields.strings("notPrincipals", values.principal) + not_accounts,
         namespaces=fields.strings("namespaces", values.namespace_pattern),
         not_namespaces=fields.strings("notNamespaces", values.namespace_pattern),
+        request_principals=fields.strings("requestPrincipals", values.claim_pattern),
+        not_request_principals=fields.strings("notRequestPrincipals", values.claim_pattern),
+        ip_blocks=fields.strings("ipBlocks", values.block),
+        not_ip_blocks=fields.strings("notIpBlocks", values.block),
+        remote_ip_blocks=fields.strings("remoteIpBlocks", values.block),
+        not_remote_ip_blocks=fields.strings("notRemoteIpBlocks", values.block),
     )
+
+
+def _principal_of(service_account: str) -> str:
+    namespace, _, name = service_account.partition("/")
+    return f"*/ns/{namespace}/sa/{name}"
+
+
+def _refuse_beside_accounts(fields: Fields) -> None:
+    """As Istio does: what the two would mean together nobody could say."""
+    for name in ("principals", "notPrincipals", "namespaces", "notNamespaces"):
+        if name in fields.entries:
+            key, _ = fields.entries[name]
+            hint = "name the callers in one of the two ways"
+            fields.problems.add(key, fields.path_of(name), "stands beside service accounts", hint)
 
 
 def _operation(fields: Fields) -> Operation:
     return Operation(
         hosts=fields.strings("hosts", values.host),
         not_hosts=fields.strings("notHosts", values.host),
-        ports=fields.strings("ports", values.port, numbers=True),
-        not_ports=fields.strings("notPorts", values.port, numbers=True),
+        ports=fields.strings("ports", values.port, plain="int"),
+        not_ports=fields.strings("notPorts", values.port, plain="int"),
         methods=fields.strings("methods", values.method),
         not_methods=fields.strings("notMethods", values.method),
         paths=fields.strings("paths", values.path),

@@ -1,76 +1,162 @@
-"""Which policies one workload needs, and how they travel."""
+"""What one workload needs of all there is: which resources select it, and PeerAuthentication made into one.
+
+Whom a resource selects is Istio's rule: without a selector, all workloads of its namespace; in the root namespace, all
+of the mesh, or all that the selector matches. `targetRefs` name services of the resource's own namespace.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
-from control_plane.policy.model import MeshConfigSpec, PolicySpec
-from protos.hauberk.v1 import discovery_pb2 as pb
-from sidecar.rules.snapshot import Action, AuthorizationPolicy, Operation, Rule, Source
+from certs.spiffe_id import TrustDomain
+from control_plane.policy import mtls
+from control_plane.policy.model import (
+    MeshConfigSpec,
+    PeerAuthenticationSpec,
+    PolicySpec,
+    RequestAuthenticationSpec,
+    Spec,
+)
+from control_plane.policy.wire import peer_authentication_to_proto, policy_to_proto, request_authentication_to_proto
+from sidecar.rules.keys import Attribute
+from sidecar.rules.snapshot import AuthorizationPolicy, PeerAuthentication, RequestAuthentication, Rule, Source, When
 
-_ACTIONS = {Action.ALLOW: pb.ACTION_ALLOW, Action.DENY: pb.ACTION_DENY}
+__all__ = [
+    "Member",
+    "Selectable",
+    "peer_authentication_for",
+    "peer_authentication_to_proto",
+    "policies_for",
+    "policy_to_proto",
+    "request_authentication_to_proto",
+    "request_authentications_for",
+    "selects",
+    "specs_of",
+]
+
+LOCAL_TRUST_DOMAIN = "cluster.local/"
+"""At the beginning of a principal it means the mesh's own trust domain, whatever that is called, as in Istio."""
+
+S = TypeVar("S", PolicySpec, PeerAuthenticationSpec, RequestAuthenticationSpec)
+
+
+class Member(Protocol):
+    """What selecting looks at: what the workload's join token bound, never what a sidecar says of itself."""
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def service(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selectable:
+    """A `Member` for those who have no workload at hand."""
+
+    namespace: str
+    labels: Mapping[str, str]
+    service: str = ""
 
 
 class HasSpec(Protocol):
     """A `ParsedResource`, or whatever the store makes of one."""
 
     @property
-    def spec(self) -> PolicySpec | MeshConfigSpec: ...
+    def spec(self) -> Spec: ...
+
+
+def specs_of(resources: Iterable[Spec | HasSpec], kind: type[S]) -> list[S]:
+    """Those of one kind, sorted by name: equal input makes equal snapshots."""
+    specs = (one.spec if not isinstance(one, Spec) else one for one in resources)
+    return sorted((one for one in specs if isinstance(one, kind)), key=_full_name)
+
+
+def _full_name(spec: PolicySpec | PeerAuthenticationSpec | RequestAuthenticationSpec) -> tuple[str, str]:
+    match spec:
+        case PolicySpec(policy=one) | RequestAuthenticationSpec(authentication=one):
+            return one.namespace, one.name
+        case PeerAuthenticationSpec():
+            return spec.namespace, spec.name
+
+
+def selects(
+    spec: PolicySpec | PeerAuthenticationSpec | RequestAuthenticationSpec, workload: Member, mesh: MeshConfigSpec
+) -> bool:
+    selection = spec.selection
+    if spec.namespace != workload.namespace and (spec.namespace != mesh.root_namespace or selection.services):
+        return False
+    if selection.services and workload.service not in selection.services:
+        return False
+    labels = workload.labels
+    return all(labels.get(name) == value for name, value in selection.labels.items())
 
 
 def policies_for(
-    resources: Iterable[PolicySpec | HasSpec], namespace: str, labels: Mapping[str, str]
+    resources: Iterable[Spec | HasSpec], workload: Member, mesh: MeshConfigSpec, trust_domain: TrustDomain
 ) -> tuple[AuthorizationPolicy, ...]:
-    """The policies that select a workload, sorted by name: equal input makes equal snapshots.
-
-    `namespace` and `labels` are those its join token bound, never what a sidecar says of itself."""
-    specs = (one if isinstance(one, PolicySpec) else one.spec for one in resources)
-    selected = [spec.policy for spec in specs if isinstance(spec, PolicySpec) and selects(spec, namespace, labels)]
-    return tuple(sorted(selected, key=lambda policy: (policy.namespace, policy.name)))
+    """The policies that select a workload, sorted by name."""
+    specs = specs_of(resources, PolicySpec)
+    return tuple(resolved(spec.policy, trust_domain) for spec in specs if selects(spec, workload, mesh))
 
 
-def selects(spec: PolicySpec, namespace: str, labels: Mapping[str, str]) -> bool:
-    """Same namespace, and all labels of the selector; no selector selects the whole namespace."""
-    return spec.policy.namespace == namespace and all(
-        labels.get(name) == value for name, value in spec.selector.items()
-    )
+def peer_authentication_for(
+    resources: Iterable[Spec | HasSpec], workload: Member, mesh: MeshConfigSpec
+) -> PeerAuthentication:
+    """All that select a workload, made into one."""
+    found = [spec for spec in specs_of(resources, PeerAuthenticationSpec) if selects(spec, workload, mesh)]
+    return mtls.resolve(found, mesh)
 
 
-def policy_to_proto(policy: AuthorizationPolicy) -> pb.AuthorizationPolicy:
-    return pb.AuthorizationPolicy(
-        name=policy.name,
-        namespace=policy.namespace,
-        action=_ACTIONS[policy.action],
-        rules=[_rule(rule) for rule in policy.rules],
-        source=policy.source,
-    )
+def request_authentications_for(
+    resources: Iterable[Spec | HasSpec], workload: Member, mesh: MeshConfigSpec
+) -> tuple[RequestAuthentication, ...]:
+    """Those that select a workload, sorted by name."""
+    specs = specs_of(resources, RequestAuthenticationSpec)
+    return tuple(spec.authentication for spec in specs if selects(spec, workload, mesh))
 
 
-def _rule(rule: Rule) -> pb.Rule:
-    return pb.Rule(
-        sources=[_source(source) for source in rule.sources],
-        operations=[_operation(operation) for operation in rule.operations],
-    )
+# The mesh's own trust domain
 
 
-def _source(source: Source) -> pb.Source:
-    return pb.Source(
-        principals=source.principals,
-        not_principals=source.not_principals,
-        namespaces=source.namespaces,
-        not_namespaces=source.not_namespaces,
-    )
+def resolved(policy: AuthorizationPolicy, trust_domain: TrustDomain) -> AuthorizationPolicy:
+    """With the trust domain's name for `cluster.local`. The same object if the policy does not say it."""
+    if trust_domain.name + "/" == LOCAL_TRUST_DOMAIN or not any(map(_says_local, policy.rules)):
+        return policy
+
+    def named(principal: str) -> str:
+        if not principal.startswith(LOCAL_TRUST_DOMAIN):
+            return principal
+        return f"{trust_domain.name}/{principal.removeprefix(LOCAL_TRUST_DOMAIN)}"
+
+    return replace(policy, rules=tuple(_renamed(rule, named) for rule in policy.rules))
 
 
-def _operation(operation: Operation) -> pb.Operation:
-    return pb.Operation(
-        hosts=operation.hosts,
-        not_hosts=operation.not_hosts,
-        ports=operation.ports,
-        not_ports=operation.not_ports,
-        methods=operation.methods,
-        not_methods=operation.not_methods,
-        paths=operation.paths,
-        not_paths=operation.not_paths,
-    )
+def _principals(rule: Rule) -> Iterable[str]:
+    for source in rule.sources:
+        yield from source.principals
+        yield from source.not_principals
+    for when in rule.when:
+        if when.key == Attribute.PRINCIPAL.value:
+            yield from when.values
+            yield from when.not_values
+
+
+def _says_local(rule: Rule) -> bool:
+    return any(principal.startswith(LOCAL_TRUST_DOMAIN) for principal in _principals(rule))
+
+
+def _renamed(rule: Rule, named: Callable[[str], str]) -> Rule:
+    def in_source(source: Source) -> Source:
+        principals, not_principals = tuple(map(named, source.principals)), tuple(map(named, source.not_principals))
+        return replace(source, principals=principals, not_principals=not_principals)
+
+    def in_when(when: When) -> When:
+        if when.key != Attribute.PRINCIPAL.value:
+            return when
+        return replace(when, values=tuple(map(named, when.values)), not_values=tuple(map(named, when.not_values)))
+
+    return replace(rule, sources=tuple(map(in_source, rule.sources)), when=tuple(map(in_when, rule.when)))

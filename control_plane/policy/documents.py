@@ -187,7 +187,7 @@ class _Composer:
                 raise self._refuse(event, f"a key is text, not {describe(key)}")
             if key.guess == "merge":
                 raise self._refuse(event, "merge keys (<<) are not allowed", "write the fields out")
-            if key.guess:
+            if key.guess not in ("", "int"):  # a port; who reads the mapping refuses other numbers
                 raise self._refuse(event, f"YAML reads the key {_shown(key.text)} as {describe(key)}", "quote it")
             if key.text in entries:
                 first = entries[key.text][0].place

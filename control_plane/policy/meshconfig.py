@@ -9,6 +9,10 @@ from control_plane.policy.reader import Fields, Problems
 from sidecar.rules.snapshot import Action
 
 NAME = "default"
+FIELDS = (
+    "trustDomain", "certificateLifetime", "defaultAction", "rootNamespace", "trustedProxiesCount", "permissive",
+)  # fmt: skip
+PERMISSIVE_FIELDS = ("requireUntil", "requirePeers")
 
 
 def read_name(text: str) -> str:
@@ -18,18 +22,23 @@ def read_name(text: str) -> str:
 
 
 def read_spec(node: Node, problems: Problems) -> MeshConfigSpec:
-    spec = Fields(node, "spec", problems, known=("trustDomain", "certificateLifetime", "defaultAction"))
+    spec = Fields(node, "spec", problems, known=FIELDS)
     spec.refuse_others()
+    permissive = spec.fields_of("permissive", known=PERMISSIVE_FIELDS)
     defaults = MeshConfigSpec()
     lifetime_s = spec.value("certificateLifetime", values.certificate_lifetime_s)
     return MeshConfigSpec(
         trust_domain=spec.value("trustDomain", values.trust_domain),
         certificate_lifetime_s=defaults.certificate_lifetime_s if lifetime_s is None else lifetime_s,
         default_action=spec.value("defaultAction", _default_action) or defaults.default_action,
+        root_namespace=spec.value("rootNamespace", values.dns_label) or defaults.root_namespace,
+        trusted_proxies_count=spec.value("trustedProxiesCount", values.proxies_count, plain="int") or 0,
+        permissive_until_required=permissive is not None and permissive.boolean("requireUntil"),
+        permissive_peers_required=permissive is not None and permissive.boolean("requirePeers"),
     )
 
 
 def _default_action(text: str) -> Action:
-    if text not in Action.__members__:
+    if text not in (Action.ALLOW.value, Action.DENY.value):
         raise values.BadValue(f"{values.shown(text)} is not an action", "use DENY (or ALLOW, while migrating)")
     return Action[text]

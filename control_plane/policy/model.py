@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from control_plane.errors import InvalidRequest
-from sidecar.rules.snapshot import Action, AuthorizationPolicy
+from sidecar.rules.snapshot import Action, AuthorizationPolicy, RequestAuthentication, TlsMode
 
 PROBLEMS_MAX = 100
 """Reported at once; a thousand would help nobody."""
+ROOT_NAMESPACE = "istio-system"
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which workloads a resource is for, within the namespaces it reaches (`compile.selects`)."""
+
+    labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    """A workload must have them all; empty: any."""
+    services: tuple[str, ...] = ()
+    """Names in the resource's own namespace, one of which the workload must serve; empty: any."""
+
+    @property
+    def is_everything(self) -> bool:
+        return not self.labels and not self.services
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +34,50 @@ class PolicySpec:
     """An AuthorizationPolicy and whom it selects."""
 
     policy: AuthorizationPolicy
-    selector: Mapping[str, str]
-    """Labels a workload must all have; empty: every workload of the policy's namespace."""
+    selection: Selection = Selection()
+
+    @property
+    def namespace(self) -> str:
+        return self.policy.namespace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerAuthenticationSpec:
+    """A PeerAuthentication as written; `compile.peer_authentication_for` makes all of a workload's into one."""
+
+    namespace: str
+    name: str
+    selection: Selection = Selection()
+    mode: TlsMode | None = None
+    """None: UNSET, what the next wider one says."""
+    ports: Mapping[int, TlsMode | None] = field(default_factory=dict)
+    """None: UNSET, what `mode` says."""
+    until: float = 0.0
+    """Unix seconds: when plaintext ends; 0: it does not."""
+    peers: tuple[str, ...] = ()
+    """CIDR blocks, canonical: who may come in plaintext; none: everybody."""
+    source: str = ""
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def takes_plaintext(self) -> bool:
+        """Somewhere, by itself."""
+        return any(mode in (TlsMode.PERMISSIVE, TlsMode.DISABLE) for mode in (self.mode, *self.ports.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestAuthenticationSpec:
+    """A RequestAuthentication and whom it selects."""
+
+    authentication: RequestAuthentication
+    selection: Selection = Selection()
+
+    @property
+    def namespace(self) -> str:
+        return self.authentication.namespace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +88,16 @@ class MeshConfigSpec:
     """None: the one the control plane was started with."""
     certificate_lifetime_s: int = 3600
     default_action: Action = Action.DENY
+    root_namespace: str = ROOT_NAMESPACE
+    """Its resources hold in every namespace."""
+    trusted_proxies_count: int = 0
+    """How many entries from the right of x-forwarded-for are believed."""
+    permissive_until_required: bool = False
+    permissive_peers_required: bool = False
+    """Whether plaintext must have an end and named peers; where it does not, the port is STRICT."""
 
 
-Spec = PolicySpec | MeshConfigSpec
+Spec = PolicySpec | PeerAuthenticationSpec | RequestAuthenticationSpec | MeshConfigSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +105,7 @@ class ParsedResource:
     """One valid document."""
 
     kind: str
-    """"AuthorizationPolicy" or "MeshConfig"."""
+    """"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication" or "MeshConfig"."""
     namespace: str
     """Empty for what is cluster-wide."""
     name: str

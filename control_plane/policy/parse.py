@@ -2,51 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from control_plane.policy import authorization, check, documents, meshconfig, values
+from control_plane.policy import (
+    authorization,
+    check,
+    documents,
+    meshconfig,
+    peer_authentication,
+    request_authentication,
+    values,
+)
 from control_plane.policy.documents import Document, Node
 from control_plane.policy.model import (
     MeshConfigSpec,
     ParsedResource,
+    PeerAuthenticationSpec,
     PolicyErrors,
     PolicyProblem,
     PolicySpec,
+    RequestAuthenticationSpec,
     Spec,
 )
-from control_plane.policy.reader import Fields, Problems, checked, did_you_mean, string_map
+from control_plane.policy.own_annotations import read_annotations
+from control_plane.policy.reader import Fields, Problems, did_you_mean
 from sidecar.rules.decode import RULES_MAX
 
 DEFAULT_NAMESPACE = "default"
 FILENAME_CHARS_MAX = 256
 
 POLICY_KIND = "AuthorizationPolicy"
+PEER_KIND = "PeerAuthentication"
+REQUEST_KIND = "RequestAuthentication"
 MESH_KIND = "MeshConfig"
+_ISTIO_VERSIONS = ("security.istio.io/v1", "security.istio.io/v1beta1")
 _API_VERSIONS = {
-    POLICY_KIND: ("security.istio.io/v1", "security.istio.io/v1beta1"),
+    POLICY_KIND: _ISTIO_VERSIONS,
+    PEER_KIND: _ISTIO_VERSIONS,
+    REQUEST_KIND: _ISTIO_VERSIONS,
     MESH_KIND: ("hauberk.dev/v1",),
 }
+KINDS = tuple(_API_VERSIONS)
 _KINDS_NOT_YET = {
-    "DestinationRule", "EnvoyFilter", "GRPCRoute", "Gateway", "GatewayClass", "HTTPRoute", "PeerAuthentication",
-    "RequestAuthentication", "ServiceEntry", "Sidecar", "TCPRoute", "TLSRoute", "Telemetry", "VirtualService",
+    "DestinationRule", "EnvoyFilter", "GRPCRoute", "Gateway", "GatewayClass", "HTTPRoute", "ServiceEntry", "Sidecar",
+    "TCPRoute", "TLSRoute", "Telemetry", "VirtualService",
 }  # fmt: skip
 _BY_KUBERNETES = "Kubernetes sets it; remove it"
 _METADATA_NOT_YET = dict.fromkeys(
     ("creationTimestamp", "generation", "managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid"),
     _BY_KUBERNETES,
 )
-_DRY_RUN = "istio.io/dry-run"
+_READERS: Mapping[str, Callable[..., Spec]] = {
+    POLICY_KIND: authorization.read_spec,
+    PEER_KIND: peer_authentication.read_spec,
+    REQUEST_KIND: request_authentication.read_spec,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Metadata:
     namespace: str
     name: str
-
-
-_UNREADABLE = _Metadata(namespace="", name="")
-"""Stands in for metadata that is wrong, so that the spec's problems are found in the same run."""
+    ours: Fields
+    """The annotations that say something to us."""
 
 
 def parse_documents(text: str, filename: str) -> list[ParsedResource]:
@@ -80,12 +99,12 @@ def _read(document: Document, file: str, problems: Problems) -> ParsedResource |
         return None
     source = f"{file}:{document.root.place.line}"
     spec: Spec
-    if kind == POLICY_KIND:
-        spec = authorization.read_spec(
-            spec_node, namespace=metadata.namespace, name=metadata.name, source=source, problems=problems
-        )
-    else:
+    if kind == MESH_KIND:
         spec = meshconfig.read_spec(spec_node, problems)
+    else:
+        spec = _READERS[kind](
+            spec_node, namespace=metadata.namespace, name=metadata.name, source=source, ours=metadata.ours
+        )
     return ParsedResource(
         kind=kind,
         namespace=metadata.namespace,
@@ -101,6 +120,10 @@ def _warnings(spec: Spec) -> tuple[str, ...]:
     match spec:
         case PolicySpec(policy=policy):
             return check.policy_warnings(policy)
+        case PeerAuthenticationSpec():
+            return check.peer_warnings(spec)
+        case RequestAuthenticationSpec():
+            return check.request_warnings(spec)
         case MeshConfigSpec():
             return check.mesh_warnings(spec)
 
@@ -124,44 +147,27 @@ def _api_version(kind: str) -> Callable[[str], str]:
 
 
 def _metadata(root: Fields, kind: str) -> _Metadata:
+    """With empty names if it is wrong, so that the spec's problems are found in the same run."""
+    known = ["name", "labels", "annotations"] + ([] if kind == MESH_KIND else ["namespace"])
     node = root.node_of("metadata", required=True)
     if node is None:
-        return _UNREADABLE
-    known = ["name", "labels", "annotations"] + ([] if kind == MESH_KIND else ["namespace"])
+        nothing = documents.Mapping(place=root.node.place, entries={})
+        return _Metadata(namespace="", name="", ours=Fields(nothing, "metadata.annotations", root.problems, known=()))
     metadata = Fields(node, "metadata", root.problems, known=known)
     cluster_wide = {"namespace": f"a {MESH_KIND} holds for the whole mesh; remove it"} if kind == MESH_KIND else {}
     metadata.refuse_others(_METADATA_NOT_YET | cluster_wide)
     check_name = meshconfig.read_name if kind == MESH_KIND else values.dns_subdomain
     name = metadata.value("name", check_name, required=True)
     namespace = "" if kind == MESH_KIND else _namespace(metadata)
-    _labels_and_annotations(metadata)
-    if name is None or namespace is None:
-        return _UNREADABLE
-    return _Metadata(namespace=namespace, name=name)
+    ours = read_annotations(metadata, kind)
+    is_whole = name is not None and namespace is not None
+    return _Metadata(namespace=(namespace or "") if is_whole else "", name=(name or "") if is_whole else "", ours=ours)
 
 
 def _namespace(metadata: Fields) -> str | None:
     if "namespace" not in metadata.entries:
         return DEFAULT_NAMESPACE
     return metadata.value("namespace", values.dns_label)
-
-
-def _labels_and_annotations(metadata: Fields) -> None:
-    """They are people's own, and ignored; except for the one that Istio does not ignore."""
-    for name in ("labels", "annotations"):
-        node = metadata.node_of(name)
-        if node is None:
-            continue
-        path = metadata.path_of(name)
-        string_map(node, path, metadata.problems, values.label_key, str)
-        if isinstance(node, documents.Mapping) and _DRY_RUN in node.entries:
-            _refuse_dry_run(node.entries[_DRY_RUN][1], f"{path}.{_DRY_RUN}", metadata.problems)
-
-
-def _refuse_dry_run(node: Node, path: str, problems: Problems) -> None:
-    # Enforcing an ALLOW policy that was only to be tried out would let somebody in.
-    if checked(node, path, problems, str) not in (None, "false"):
-        problems.add(node, path, "not yet supported", "policies here are always enforced; remove it")
 
 
 def _refuse_twice(resource: ParsedResource, before: list[ParsedResource], node: Node, problems: Problems) -> None:

@@ -9,11 +9,10 @@ from typing import TypeVar
 
 from control_plane.policy import documents, values
 from control_plane.policy.documents import Node, Scalar, describe
-from control_plane.policy.model import PROBLEMS_MAX, PolicyErrors, PolicyProblem
+from control_plane.policy.model import NOTHING, PROBLEMS_MAX, PolicyErrors, PolicyProblem
 
 T = TypeVar("T")
 
-NOTHING: Mapping[str, str] = MappingProxyType({})
 _SUGGESTED_CHARS_MAX = 64
 """difflib takes quadratic time; nobody's typing error is longer."""
 
@@ -29,9 +28,11 @@ class Problems:
         if len(self._found) >= PROBLEMS_MAX:
             self.raise_if_any()
         place = node.place
-        self._found.append(
-            PolicyProblem(file=self.file, line=place.line, column=place.column, field=field, message=message, hint=hint)
+        problem = PolicyProblem(
+            file=self.file, line=place.line, column=place.column, field=field, message=message, hint=hint
         )
+        if problem not in self._found:  # at most PROBLEMS_MAX; some places are looked at twice
+            self._found.append(problem)
 
     def raise_if_any(self) -> None:
         """Raises PolicyErrors, in the order of the file."""
@@ -83,10 +84,31 @@ class Fields:
             self.problems.add(self.node, self.path_of(name), "is missing", hint)
         return None
 
-    def value(self, name: str, check: Callable[[str], T], *, required: bool = False, hint: str = "") -> T | None:
-        """The field's text, checked; None if it is missing or wrong (which is then noted)."""
+    def value(
+        self, name: str, check: Callable[[str], T], *, required: bool = False, hint: str = "", plain: str = ""
+    ) -> T | None:
+        """The field's text, checked; None if it is missing or wrong (which is then noted). `plain` as in `checked`."""
         node = self.node_of(name, required=required, hint=hint)
-        return None if node is None else checked(node, self.path_of(name), self.problems, check)
+        return None if node is None else checked(node, self.path_of(name), self.problems, check, plain=plain)
+
+    def boolean(self, name: str) -> bool:
+        """`true` or `false` without quotes; False if it is missing."""
+        node = self.node_of(name)
+        if node is None:
+            return False
+        if not (isinstance(node, Scalar) and node.guess == "bool" and node.text in ("true", "false")):
+            self.problems.add(node, self.path_of(name), f"expected true or false, found {describe(node)}")
+            return False
+        return node.text == "true"
+
+    def fields_of(self, name: str, *, known: Collection[str]) -> Fields | None:
+        """A mapping in this one, none of whose fields is unknown."""
+        node = self.node_of(name)
+        if node is None:
+            return None
+        inner = Fields(node, self.path_of(name), self.problems, known=known)
+        inner.refuse_others()
+        return inner
 
     def items(self, name: str) -> Iterator[tuple[str, Node]]:
         """(path, node) of each item of a list that, if it is there, must not be empty."""
@@ -99,11 +121,9 @@ class Fields:
             self.problems.add(node, path, "is an empty list, which is no condition at all", "name values or remove it")
         yield from found
 
-    def strings(self, name: str, check: Callable[[str], str], *, numbers: bool = False) -> tuple[str, ...]:
-        """A list of checked texts. `numbers`: decimal numbers may be written without quotes."""
-        found = (
-            checked(node, path, self.problems, check, numbers=numbers, item=True) for path, node in self.items(name)
-        )
+    def strings(self, name: str, check: Callable[[str], str], *, plain: str = "") -> tuple[str, ...]:
+        """A list of checked texts. `plain` as in `checked`."""
+        found = (checked(node, path, self.problems, check, plain=plain, item=True) for path, node in self.items(name))
         return tuple(text for text in found if text is not None)
 
 
@@ -121,14 +141,15 @@ def checked(
     problems: Problems,
     check: Callable[[str], T],
     *,
-    numbers: bool = False,
+    plain: str = "",
     item: bool = False,
 ) -> T | None:
-    """A scalar's text, checked; None if it is wrong. Text that YAML takes for something else must stand in quotes."""
+    """A scalar's text, checked; None if it is wrong. Text that YAML takes for something else must stand in quotes, but
+    for what it takes for `plain`: "int" or "timestamp"."""
     if not isinstance(node, Scalar):
         problems.add(node, path, f"expected text, found {describe(node)}")
         return None
-    if node.guess and not (numbers and node.guess == "int"):
+    if node.guess and node.guess != plain:
         if node.guess == "null" and node.text == "":
             problems.add(node, path, "is empty", "name a value" + (", or remove it" if item else ""))
         else:
@@ -144,16 +165,23 @@ def checked(
 
 
 def string_map(
-    node: Node, path: str, problems: Problems, check_key: Callable[[str], str], check_value: Callable[[str], str]
+    node: Node,
+    path: str,
+    problems: Problems,
+    check_key: Callable[[str], str],
+    check_value: Callable[[str], str],
+    *,
+    plain_of: Mapping[str, str] = NOTHING,
 ) -> Mapping[str, str]:
-    """A mapping of texts to texts, both checked."""
+    """A mapping of texts to texts, both checked. `plain_of`: by key, what `checked` takes as `plain` for its value."""
     if not isinstance(node, documents.Mapping):
         problems.add(node, path, f"expected a mapping, found {describe(node)}")
         return NOTHING
     found: dict[str, str] = {}
     for name, (key_node, value_node) in node.entries.items():
         key = checked(key_node, path, problems, check_key)
-        value = checked(value_node, f"{path}.{values.shown(name)[1:-1]}", problems, check_value)
+        where = f"{path}.{values.shown(name)[1:-1]}"
+        value = checked(value_node, where, problems, check_value, plain=plain_of.get(name, ""))
         if key is not None and value is not None:
             found[key] = value
     return MappingProxyType(found)

@@ -9,15 +9,22 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from certs.spiffe_id import TrustDomain
 from control_plane.errors import ControlPlaneError
 from control_plane.model import ResourceKey, ResourceRecord, Workload
-from control_plane.policy.compile import policies_for, policy_to_proto
-from control_plane.policy.model import MeshConfigSpec, PolicyErrors, PolicySpec, Spec
+from control_plane.policy.model import (
+    MeshConfigSpec,
+    PeerAuthenticationSpec,
+    PolicyErrors,
+    PolicySpec,
+    RequestAuthenticationSpec,
+    Spec,
+)
 from control_plane.policy.parse import parse_documents
 from control_plane.push import encode
+from control_plane.push.selected import Selected
 from control_plane.push.session import Content
 from control_plane.store.base import Store
 from protos.hauberk.v1 import discovery_pb2 as pb
@@ -32,7 +39,9 @@ class World:
     trust_domain: TrustDomain
     anchors_der: tuple[bytes, ...]
     mesh: MeshConfigSpec
-    policies: tuple[PolicySpec, ...]
+    specs: tuple[Spec, ...]
+    """Of all resources, MeshConfig included."""
+    selected: Selected = field(repr=False)
     workloads: tuple[Workload, ...]
     services: Mapping[str, tuple[pb.Endpoint, ...]]
     """Of every service anybody ever joined as, by "name.namespace"."""
@@ -77,7 +86,7 @@ class WorldLoader:
         self._parsed[key] = (version, spec)
 
     def _read(self, epoch: int, revision: int, anchors_der: tuple[bytes, ...]) -> World:
-        specs = self._specs(self._store.resources())
+        specs = tuple(self._specs(self._store.resources()))
         workloads = tuple(self._store.workloads())
         mesh = next((one for one in specs if isinstance(one, MeshConfigSpec)), self._mesh_default)
         return World(
@@ -86,7 +95,8 @@ class WorldLoader:
             trust_domain=self._trust_domain,
             anchors_der=anchors_der,
             mesh=mesh,
-            policies=tuple(one for one in specs if isinstance(one, PolicySpec)),
+            specs=specs,
+            selected=Selected(specs, mesh, self._trust_domain, None if self._world is None else self._world.selected),
             workloads=workloads,
             services=self._services(workloads),
         )
@@ -121,29 +131,46 @@ def _parse(record: ResourceRecord) -> Spec:
 
 
 def with_source(spec: Spec, source: str) -> Spec:
-    """The document was parsed alone; messages must name the place it had in the operator's file."""
-    if isinstance(spec, PolicySpec):
-        return replace(spec, policy=replace(spec.policy, source=source))
-    return spec
+    """The document was parsed alone; messages must name the places it had in the operator's file."""
+    match spec:
+        case PolicySpec(policy=policy):
+            shift = _line(source) - _line(policy.source) if _line(source) else 0
+            rules = policy.rules
+            if shift:
+                rules = tuple(replace(one, line=max(one.line + shift, 0)) for one in rules)
+            return replace(spec, policy=replace(policy, source=source, rules=rules))
+        case PeerAuthenticationSpec():
+            return replace(spec, source=source)
+        case RequestAuthenticationSpec(authentication=authentication):
+            return replace(spec, authentication=replace(authentication, source=source))
+        case MeshConfigSpec():
+            return spec
+
+
+def _line(source: str) -> int:
+    """Of "file:line"; 0 if it names none."""
+    line = source.rpartition(":")[2]
+    return int(line) if line.isascii() and line.isdigit() else 0
 
 
 def compile_content(world: World, workload: Workload, subscriptions: Iterable[str]) -> Content:
     """The workload's snapshot, but for its epoch and version."""
     spec = workload.spec
+    part = world.selected.part_for(spec)
     message = pb.Snapshot(
         trust_domain=world.trust_domain.name,
         workload=pb.Workload(
             spiffe_id=str(spec.spiffe_id), service=spec.service, namespace=spec.namespace, labels=dict(spec.labels)
         ),
         default_action=encode.DEFAULT_ACTIONS[world.mesh.default_action],
-        policies=[policy_to_proto(one) for one in policies_for(world.policies, spec.namespace, spec.labels)],
         services=[_service(world, name) for name in sorted(subscriptions)],
         trust_anchors_der=world.anchors_der,
         certificate_lifetime_s=world.mesh.certificate_lifetime_s,
     )
     # Deterministic means: map entries sorted. Equal snapshots give equal octets within one build of protobuf, which is
     # all a digest that never leaves this process needs.
-    digest = hashlib.sha256(message.SerializeToString(deterministic=True)).digest()
+    digest = hashlib.sha256(part.digest + message.SerializeToString(deterministic=True)).digest()
+    message.MergeFrom(part.message)
     return Content(message=message, digest=digest)
 
 

@@ -16,10 +16,11 @@ from benchmarks.certificates import issue
 from benchmarks.scenarios import SCENARIOS
 from certs.spiffe_id import SpiffeId, TrustDomain
 from certs.verify import check_leaf
-from control_plane.policy.compile import policies_for
+from control_plane.policy.compile import Selectable, policies_for
+from control_plane.policy.model import MeshConfigSpec
 from control_plane.policy.parse import parse_documents
-from sidecar.rules.paths import canonical
 from sidecar.rules.authz import Authorizer, Facts, Permit
+from sidecar.rules.paths import canonical
 from tests.sidecar.rules.builders import TD, snapshot
 
 CALLER = SpiffeId.for_workload(TD, work.NAMESPACE, work.CALLER)
@@ -27,7 +28,8 @@ CALLER = SpiffeId.for_workload(TD, work.NAMESPACE, work.CALLER)
 
 def authorizer(rules: list[work.Rule]) -> Authorizer:
     resources = parse_documents(ours.document("rules", rules), "rules")
-    policies = policies_for(resources, work.NAMESPACE, {"app": work.SERVICE})
+    member = Selectable(namespace=work.NAMESPACE, labels={"app": work.SERVICE}, service=work.SERVICE)
+    policies = policies_for(resources, member, MeshConfigSpec(), TD)
     return Authorizer(dataclasses.replace(snapshot(policies), service=work.SERVICE, namespace=work.NAMESPACE))
 
 

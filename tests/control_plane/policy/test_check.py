@@ -10,13 +10,12 @@ from control_plane.policy.parse import parse_documents
 TABLE = [
     ("ALLOW", "[]", "an ALLOW policy without rules allows nobody"),
     ("DENY", "[]", "a DENY policy without rules has no effect"),
-    ("ALLOW", "[{}]", "spec.rules[0]: a rule without from and to allows everything to everybody"),
-    ("DENY", "[{}]", "spec.rules[0]: a rule without from and to denies everything to everybody"),
+    ("ALLOW", "[{}]", "spec.rules[0]: a rule without from, to and when allows everything to everybody"),
+    ("DENY", "[{}]", "spec.rules[0]: a rule without from, to and when denies everything to everybody"),
     ("ALLOW", "[{from: [{source: {notPrincipals: [a/b]}}]}]", "spec.rules[0].from[0].source: ALLOW by `not`"),
     ("ALLOW", "[{from: [{source: {notNamespaces: [a]}}]}]", "ALLOW by `not`"),
     ("DENY", "[{from: [{source: {notPrincipals: [a/b]}}]}]", ""),
-    ("ALLOW", "[{from: [{source: {principals: [cluster.local/ns/a/sa/b]}}]}]", "Istio reads cluster.local"),
-    ("DENY", "[{from: [{source: {notPrincipals: [cluster.local/ns/a/*]}}]}]", "Istio reads cluster.local"),
+    ("ALLOW", "[{from: [{source: {principals: [cluster.local/ns/a/sa/b]}}]}]", ""),
     ("DENY", "[{to: [{operation: {paths: [/admin]}}]}]", "/admin leaves what is below it; add /admin/*"),
     ("DENY", "[{to: [{operation: {paths: [/admin/]}}]}]", "/admin/ leaves what is below it; add /admin/*"),
     ("DENY", "[{to: [{operation: {paths: [/admin/*]}}]}]", "/admin/* leaves /admin itself; add it"),
@@ -49,10 +48,12 @@ def test_c14_and_other_slips_are_warned_of(action: str, rules: str, warning: str
     assert warning in "".join(found)
 
 
-def test_istios_root_namespace_is_a_namespace_like_any_other() -> None:
-    """Somebody who carries policies over must know."""
-    (found,) = warnings("DENY", "[{to: [{operation: {ports: [1]}}]}]", "istio-system")
-    assert "not the whole mesh" in found
+def test_istios_root_namespace_is_what_it_is_in_istio() -> None:
+    """Nothing to warn of; but of a mesh that calls another one so."""
+    assert warnings("DENY", "[{to: [{operation: {ports: [1]}}]}]", "istio-system") == ()
+    text = "apiVersion: hauberk.dev/v1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {rootNamespace: mesh}\n"
+    (found,) = parse_documents(text, "m.yaml")[0].warnings
+    assert found == "spec.rootNamespace: what is in istio-system holds in that namespace only"
 
 
 def test_an_open_mesh_is_warned_of() -> None:

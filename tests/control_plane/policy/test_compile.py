@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.policy.compile import policies_for, policy_to_proto
-from control_plane.policy.model import MeshConfigSpec, ParsedResource, PolicySpec
+from control_plane.policy.compile import HasSpec, Selectable, policies_for, policy_to_proto
+from control_plane.policy.model import MeshConfigSpec, ParsedResource, PolicySpec, Selection, Spec
 from control_plane.policy.parse import parse_documents
 from protos.hauberk.v1 import discovery_pb2 as pb
 from sidecar.rules.decode import policy_from_proto
 from sidecar.rules.snapshot import Action, AuthorizationPolicy, Operation, Rule, Source
+from tests.sidecar.rules.builders import TD
 
 
 def spec(name: str, namespace: str = "shop", **selector: str) -> PolicySpec:
     return PolicySpec(
-        policy=AuthorizationPolicy(namespace=namespace, name=name, action=Action.DENY, rules=()), selector=selector
+        policy=AuthorizationPolicy(namespace=namespace, name=name, action=Action.DENY, rules=()),
+        selection=Selection(labels=selector),
     )
 
 
+def selected(
+    resources: Iterable[Spec | HasSpec], namespace: str, labels: Mapping[str, str], service: str = "web"
+) -> tuple[AuthorizationPolicy, ...]:
+    member = Selectable(namespace=namespace, labels=labels, service=service)
+    return policies_for(resources, member, MeshConfigSpec(), TD)
+
+
 @pytest.mark.parametrize(
-    ("selector", "labels", "selected"),
+    ("selector", "labels", "is_selected"),
     [
         ({}, {}, True),
         ({}, {"app": "web"}, True),
@@ -35,24 +46,24 @@ def spec(name: str, namespace: str = "shop", **selector: str) -> PolicySpec:
     ],
 )
 def test_a_selector_is_a_subset_of_the_labels(
-    selector: dict[str, str], labels: dict[str, str], *, selected: bool
+    selector: dict[str, str], labels: dict[str, str], *, is_selected: bool
 ) -> None:
     """No selector selects the whole namespace."""
     one = spec("p", **selector)
-    assert policies_for([one], "shop", labels) == ((one.policy,) if selected else ())
+    assert selected([one], "shop", labels) == ((one.policy,) if is_selected else ())
 
 
 def test_a_policy_selects_within_its_namespace_only() -> None:
     """Whatever the labels."""
     one = spec("p", app="web")
-    assert policies_for([one], "other", {"app": "web"}) == ()
+    assert selected([one], "other", {"app": "web"}) == ()
 
 
 def test_policies_come_in_one_order_whatever_the_input() -> None:
     """Equal input makes equal snapshots, and equal snapshots are not sent again."""
     specs = [spec(name) for name in ("b", "a", "c")]
-    assert policies_for(specs, "shop", {}) == policies_for(reversed(specs), "shop", {})
-    assert [policy.name for policy in policies_for(specs, "shop", {})] == ["a", "b", "c"]
+    assert selected(specs, "shop", {}) == selected(reversed(specs), "shop", {})
+    assert [policy.name for policy in selected(specs, "shop", {})] == ["a", "b", "c"]
 
 
 def test_parsed_resources_are_taken_and_other_kinds_left() -> None:
@@ -62,7 +73,7 @@ def test_parsed_resources_are_taken_and_other_kinds_left() -> None:
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec: {}\n"
     )
     (resource,) = parse_documents(text, "p.yaml")
-    assert [policy.full_name for policy in policies_for([mesh, resource], "shop", {})] == ["shop/p"]
+    assert [policy.full_name for policy in selected([mesh, resource], "shop", {})] == ["shop/p"]
 
 
 values = st.lists(

@@ -100,7 +100,7 @@ def test_h06_the_same_key_twice_is_refused(text: str, problem: str) -> None:
         ("%TAG ! tag:x,2000:\n---\na: 1", "1:1: directives"),
         ("{[a]: 1}", "1:2: a key is text, not a list"),
         ("no: 1", "1:1: YAML reads the key 'no' as a boolean; quote it"),
-        ("1: 1", "1:1: YAML reads the key '1' as a number"),
+        ("1.5: 1", "1:1: YAML reads the key '1.5' as a number"),
         ("~: 1", "1:1: YAML reads the key '~' as nothing"),
         ("a: \x00", "1:4: not YAML: the character U+0000 is not allowed"),
         ("a\nb: \x07", "2:4: not YAML: the character U+0007"),

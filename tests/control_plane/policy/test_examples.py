@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.policy.compile import policies_for
+from control_plane.policy.compile import Selectable, policies_for
 from control_plane.policy.explain import explain
 from control_plane.policy.model import MeshConfigSpec, ParsedResource
 from control_plane.policy.parse import parse_documents
 from sidecar.rules.authz import Facts
 from sidecar.rules.snapshot import Action
-from tests.sidecar.rules.builders import snapshot, workload
+from tests.sidecar.rules.builders import TD, snapshot, workload
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "examples" / "policies"
 RESOURCES: list[ParsedResource] = [
@@ -49,7 +49,7 @@ DENIED = [
 
 
 def said(caller: str, service: str, method: str, path: str) -> tuple[bool, str]:
-    policies = policies_for(RESOURCES, "shop", {"app": service})
+    policies = policies_for(RESOURCES, Selectable(namespace="shop", labels={"app": service}), MeshConfigSpec(), TD)
     facts = Facts(principal=workload(caller), host=f"{service}.shop", port=80, method=method, path=path)
     explanation = explain(replace(snapshot(policies), service=service), facts)
     return explanation.allowed, explanation.rule

@@ -9,16 +9,20 @@ A policy is one line, `NAME ACTION RULES`. A case is one line, `CALLER METHOD HO
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from control_plane.policy.compile import policies_for, policy_to_proto
+from control_plane.policy.compile import Selectable, policies_for, policy_to_proto
 from control_plane.policy.explain import explain
+from control_plane.policy.model import MeshConfigSpec
 from control_plane.policy.parse import parse_documents
 from sidecar.rules.authz import Authorizer, Facts, Permit
 from sidecar.rules.decode import policy_from_proto
 from sidecar.rules.snapshot import Action, AuthorizationPolicy
-from tests.sidecar.rules.builders import snapshot, workload
+from tests.sidecar.rules.builders import TD, snapshot, workload
 
+BILLING = Selectable(namespace="shop", labels={"app": "billing"})
 TABLE = {
     "no policy: the default denies": (
         "",
@@ -437,7 +441,7 @@ def read_policies(lines: str) -> tuple[tuple[AuthorizationPolicy, ...], Action]:
         yaml += "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
         yaml += f"metadata: {{name: {name}, namespace: shop}}\n"
         yaml += f"spec: {{action: {action}, rules: {rules}}}\n"
-    selected = policies_for(parse_documents(yaml, "table.yaml"), "shop", {"app": "billing"})
+    selected = policies_for(parse_documents(yaml, "table.yaml"), BILLING, MeshConfigSpec(), TD)
     received = tuple(policy_from_proto(policy_to_proto(policy)) for policy in selected)
     assert received == selected
     return received, default
@@ -447,8 +451,10 @@ def read_case(line: str) -> tuple[Facts, str]:
     request, _, verdict = line.partition(" -> ")
     caller, method, authority, *path = request.split()
     host, _, port = authority.rpartition(":")
-    http = {} if method == "tcp" else {"method": method, "host": host, "path": path[0]}
-    return Facts(principal=workload(caller), port=int(port), **http), verdict.strip()
+    facts = Facts(principal=workload(caller), port=int(port))
+    if method != "tcp":
+        facts = replace(facts, method=method, host=host, path=path[0])
+    return facts, verdict.strip()
 
 
 CASES = {
