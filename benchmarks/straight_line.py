@@ -185,7 +185,7 @@ class Hop:
         self.down, self.up = NotingSession(), NotingSession()
         access_log = AccessLog("denied", _write, on_drop=metrics.access_log_dropped)
         tracer = Tracer(Sampler(ratio=0.01), None, None)
-        observer = Observer(metrics, access_log, tracer, Decisions(time.monotonic, random.SystemRandom()))
+        observer = Observer(metrics, access_log, tracer, Decisions(time.monotonic, random.SystemRandom().getrandbits))
         self.runtime = Runtime(Config(service="orders"), driver, random.SystemRandom(), tracer, observer)
         at_once(self.runtime.applying(snapshot))
 

@@ -36,6 +36,7 @@ from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaError
 from control_plane.ca.keystore import CA_NAME
 from control_plane.config import ControlPlaneConfig, Limits, check
+from control_plane.decisions import DecisionLog
 from control_plane.errors import ControlPlaneError, StartError, StoreError
 from control_plane.limits import RateLimit
 from control_plane.logs import fields
@@ -182,10 +183,12 @@ def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServ
         renew_limit=RateLimit(rate_per_s=limits.renew_rate_per_s, burst=limits.renew_burst),
         now=now,
     )
+    decisions = DecisionLog()
     discovery = DiscoveryApi(
         store=state.store,
         registry=state.registry,
         hub=state.hub,
+        decisions=decisions,
         subscriptions_max=limits.subscriptions_max,
         streams_max=limits.streams_per_instance_max,
         now=now,
@@ -201,7 +204,14 @@ def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServ
         resources_max=limits.resources_max,
         now=now,
     )
-    explain = ExplainApi(store=state.store, registry=state.registry, loader=loader, trust_domain=state.trust_domain)
+    explain = ExplainApi(
+        store=state.store,
+        registry=state.registry,
+        loader=loader,
+        decisions=decisions,
+        trust_domain=state.trust_domain,
+        now=now,
+    )
     history = HistoryApi(store=state.store, registry=state.registry, trust_domain=state.trust_domain)
     admin = AdminApi(
         store=state.store,

@@ -100,7 +100,7 @@ class Sidecar:
         self._instance = secrets.token_hex(8)
         self._listeners = Listeners(config)
         self._metrics = Metrics(version=VERSION)
-        self._decisions = Decisions(time.monotonic, self._rng, self._metrics.decision_dropped)
+        self._decisions = Decisions(time.monotonic, self._rng.getrandbits, self._metrics.decision_dropped)
         self._identity = IdentitySource()
         self._link: ControlLink | None = None
         self._rotator: Rotator | None = None

@@ -20,8 +20,6 @@ from sidecar.rules.secrets import is_secret
 from sidecar.rules.verdict import Denied, Verdict
 
 if TYPE_CHECKING:
-    from random import Random
-
     from sidecar.rules.authz import Authorizer
     from sidecar.rules.snapshot import Snapshot
 
@@ -42,10 +40,12 @@ MEMBERS_MAX = 64
 class Decisions:
     """What waits to be reported."""
 
-    def __init__(self, clock: Callable[[], float], rng: Random, on_drop: Callable[[], None] = lambda: None) -> None:
-        """`clock`: monotonic seconds. `rng`: what nobody can guess. `on_drop` is told of each that was lost."""
+    def __init__(
+        self, clock: Callable[[], float], bits: Callable[[int], int], on_drop: Callable[[], None] = lambda: None
+    ) -> None:
+        """`clock`: monotonic seconds. `bits(64)`: so many that nobody can guess. `on_drop` is told of each lost."""
         self._clock = clock
-        self._rng = rng
+        self._bits = bits
         self._on_drop = on_drop
         self._waiting: deque[pb.Decision] = deque()
         self._left, self._then = float(BURST), clock()
@@ -60,7 +60,7 @@ class Decisions:
 
     def new_id(self) -> str:
         """That nobody can guess."""
-        return f"{self._rng.getrandbits(64):016x}"
+        return f"{self._bits(64):016x}"
 
     def admits_one(self) -> bool:
         """Whether one more may be added now; ask before putting it together. A no is counted."""

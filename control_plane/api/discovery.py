@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from control_plane.api.advertised import read_address, read_ports
 from control_plane.api.authz import Caller
 from control_plane.api.identity import workload_of
-from control_plane.errors import InvalidRequest, Replaced, Unauthenticated, Unavailable
+from control_plane.decisions import DecisionLog
+from control_plane.errors import InvalidRequest, Replaced, ResourceExhausted, Unauthenticated, Unavailable
 from control_plane.limits import RateLimit
 from control_plane.logs import fields
 from control_plane.model import Workload
@@ -40,6 +41,10 @@ MESSAGES_PER_S = 100.0
 MESSAGES_BURST = 2_000
 """Of one stream. A sidecar that starts asks for names one by one, and answers each snapshot; none needs more."""
 
+REPORTS_PER_S = 2.0
+REPORTS_BURST = 60
+"""Of one stream. A sidecar reports once a second at most; one that floods loses its stream."""
+
 _INSTANCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -53,6 +58,7 @@ class DiscoveryApi:
         store: Store,
         registry: Registry,
         hub: Hub,
+        decisions: DecisionLog,
         subscriptions_max: int,
         streams_max: int,
         now: Callable[[], float],
@@ -60,6 +66,7 @@ class DiscoveryApi:
         self._store = store
         self._registry = registry
         self._hub = hub
+        self._decisions = decisions
         self._subscriptions_max = subscriptions_max
         self._streams_max = streams_max
         self._now = now
@@ -157,8 +164,19 @@ class DiscoveryApi:
             await send(await subscriber.wait_next(self._now))
 
     async def _read(self, stream: int, subscriber: Subscriber, requests: AsyncIterator[pb.WatchRequest]) -> None:
+        reports = RateLimit(rate_per_s=REPORTS_PER_S, burst=REPORTS_BURST)
+        has_complained = False
         async for request in paced(requests, self._now):
-            self._take(stream, subscriber, request)
+            if request.WhichOneof("body") != "decisions":
+                self._take(stream, subscriber, request)
+                continue
+            if reports.take("", self._now()):
+                raise ResourceExhausted("decisions are reported too often; once a second is enough")
+            session = subscriber.session
+            problem = self._decisions.report(session.workload, request.decisions, self._now())
+            if problem and not has_complained:  # once a stream: a bad sidecar fills no disk of ours
+                has_complained = True
+                log.warning("sidecar reported no decision", extra=fields(sidecar=session.label, reason=problem))
 
     def _take(self, stream: int, subscriber: Subscriber, request: pb.WatchRequest) -> None:
         """One message of the sidecar's. Raises InvalidRequest."""
@@ -194,7 +212,7 @@ class DiscoveryApi:
             case "heartbeat":
                 self._heard(stream, request.heartbeat.clock, request.heartbeat.certificate_not_after)
             case _:  # a second hello, or a kind of message from the future
-                raise InvalidRequest("expected ack, nack, subscribe, advertise, withdraw or heartbeat")
+                raise InvalidRequest("expected ack, nack, subscribe, advertise, withdraw, heartbeat or decisions")
 
     def _heard(self, stream: int, clock: float, certificate_not_after: float) -> None:
         self._registry.heard(stream, clock=clock, certificate_not_after=certificate_not_after, now=self._now())

@@ -75,6 +75,18 @@ class WorldLoader:
             held = self._world = self._read(*now_at, anchors_der)
         return held
 
+    def as_of(self, version: int) -> World | None:
+        """The world with the resources of a revision gone by; who there is is as now. None: not known any more.
+
+        Raises ControlPlaneError if what was valid then no longer parses."""
+        world = self.load()
+        if version == world.revision:
+            return world
+        records = self._store.resources_at(version)
+        if records is None:
+            return None
+        return self._world_of([_parse(one) for one in records], world.epoch, version, world.anchors_der)
+
     def advanced(self, revision: int) -> World:
         """The world just loaded, under a newer revision that changed nothing."""
         assert self._world is not None
@@ -86,7 +98,10 @@ class WorldLoader:
         self._parsed[key] = (version, spec)
 
     def _read(self, epoch: int, revision: int, anchors_der: tuple[bytes, ...]) -> World:
-        specs = tuple(self._specs(self._store.resources()))
+        return self._world_of(self._specs(self._store.resources()), epoch, revision, anchors_der)
+
+    def _world_of(self, given: Sequence[Spec], epoch: int, revision: int, anchors_der: tuple[bytes, ...]) -> World:
+        specs = tuple(given)
         workloads = tuple(self._store.workloads())
         mesh = next((one for one in specs if isinstance(one, MeshConfigSpec)), self._mesh_default)
         return World(

@@ -81,6 +81,17 @@ def explain(authorizer: authz.Authorizer, facts: authz.Facts, *, near_misses_max
     )
 
 
+def conditions_of(authorizer: authz.Authorizer, rule: str, facts: authz.Facts) -> tuple[ConditionResult, ...]:
+    """Of one rule by its name, whatever the verdict; none if there is no such rule."""
+    found = authorizer.rule(rule)
+    return _Held(authorizer, facts).conditions(found) if found else ()
+
+
+def near_misses(authorizer: authz.Authorizer, facts: authz.Facts, count_max: int) -> tuple[NearMiss, ...]:
+    """ALLOW rules, whatever the verdict."""
+    return _Held(authorizer, facts).near_misses(authorizer.rules(Action.ALLOW), count_max)
+
+
 def reason(verdict: Verdict) -> str:
     """One sentence of `verdict`'s constants."""
     if isinstance(verdict, authz.Denied):

@@ -101,7 +101,7 @@ class Side:
         self.log = bytearray()
         self.lookups: list[str] = []
         """Names the control plane would have been asked about."""
-        self.decisions = Decisions(trio.current_time, random.Random(2))
+        self.decisions = Decisions(trio.current_time, random.Random(2).getrandbits)
         self.version = 0
         self._nursery = nursery
         self._answers_lookups = answers_lookups

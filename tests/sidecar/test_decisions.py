@@ -44,7 +44,7 @@ class Clock:
 
 
 def ring(clock: Clock) -> Decisions:
-    return Decisions(clock, random.Random(1))
+    return Decisions(clock, random.Random(1).getrandbits)
 
 
 def policy(
@@ -112,7 +112,7 @@ def test_a_flood_of_denials_is_counted_and_not_kept() -> None:
 def test_while_nobody_takes_them_the_newest_are_kept() -> None:
     """The control plane may be away; how many were lost is told with the next report, once."""
     lost: list[int] = []
-    decisions = Decisions(Clock(), random.Random(1), lambda: lost.append(1))
+    decisions = Decisions(Clock(), random.Random(1).getrandbits, lambda: lost.append(1))
     for number in range(WAITING_MAX + 5):
         decisions.add(pb.Decision(version=number))
     assert len(decisions) == WAITING_MAX

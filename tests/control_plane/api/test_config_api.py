@@ -227,7 +227,7 @@ async def test_explain_says_what_the_sidecar_would(tmp_path: Path) -> None:
             question = {"to_service": "orders.shop", "method": "GET", "path": "/x"}
             allowed = await explained(operator, from_identity="shop/web", **question)
             denied = await explained(operator, from_identity="spiffe://mesh.local/ns/shop/sa/billing", **question)
-    assert (allowed.allowed, allowed.rule, allowed.source) == (True, "shop/orders#0", "file0.yaml:1")
+    assert (allowed.allowed, allowed.rule, allowed.source) == (True, "shop/orders#0", "file0.yaml:12")
     assert (allowed.from_identity, allowed.to_identity) == (
         "spiffe://mesh.local/ns/shop/sa/web",
         "spiffe://mesh.local/ns/shop/sa/orders",
