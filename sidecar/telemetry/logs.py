@@ -88,8 +88,19 @@ def log_through(write: Callable[[bytes], None]) -> Iterator[None]:
             handler.through = None
 
 
+def unraisable(found: sys.UnraisableHookArgs) -> None:
+    """What CPython finds wrong where nobody can be told: a line of the log, and not of standard error, which may wait.
+
+    Not told: a TLS client's server name that is no text. Anybody may send one; the handshake fails and is counted."""
+    if isinstance(found.exc_value, UnicodeDecodeError) and isinstance(found.object, bytes):
+        return
+    error = found.exc_value or found.exc_type()
+    logging.getLogger(__name__).error("unexpected error where none can be raised", exc_info=error)
+
+
 def to_standard_error(level: int = logging.INFO) -> None:
     """Send the whole process's log there. Called once, by `sidecar.main`."""
+    sys.unraisablehook = unraisable
     handler = Handler()
     handler.setFormatter(TextFormatter() if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -299,12 +299,17 @@ class Answer:
 
 @asynccontextmanager
 async def attacker(
-    it: Target, identity: SpiffeId = WEB, *, svid: X509Svid | None = None, context: ssl.SSLContext | None = None
+    it: Target,
+    identity: SpiffeId = WEB,
+    *,
+    svid: X509Svid | None = None,
+    context: ssl.SSLContext | None = None,
+    asks_for: str | None = None,
 ) -> AsyncIterator[Attacker]:
-    """A peer with a valid certificate, its HTTP/2 begun."""
+    """A peer with a valid certificate, its HTTP/2 begun. `asks_for`: the name it sends in its handshake."""
     context = context or client_context(svid or it.mesh.svid(identity), it.mesh.bundle)
     plain = await trio.open_tcp_stream(*it.address)
-    stream = trio.SSLStream(plain, context, https_compatible=True)
+    stream = trio.SSLStream(plain, context, server_hostname=asks_for, https_compatible=True)
     async with plain:  # closed as it is: an attacker does not take leave
         await stream.do_handshake()
         peer = Attacker(stream)

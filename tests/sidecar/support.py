@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import random
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -32,6 +33,7 @@ from sidecar.rules.snapshot import (
     Endpoint,
     JwtRule,
     Operation,
+    PeerAuthentication,
     Protocol,
     RequestAuthentication,
     Rule,
@@ -81,6 +83,7 @@ class Side:
         limits: Limits | None = None,
         timeouts: Timeouts | None = None,
         answers_lookups: bool = True,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.mesh = mesh
         self.spiffe_id = identity
@@ -110,13 +113,22 @@ class Side:
         self._observer = Observer(self.metrics, access_log, tracer, self.decisions)
         self.runtime = Runtime(self.config, self.driver, random.Random(1), tracer, self._observe)
         self.plane = DataPlane(
-            self.config, self.driver, self.identity, self.runtime, self.metrics, access_log, self._subscribe
+            self.config,
+            self.driver,
+            self.identity,
+            self.runtime,
+            self.metrics,
+            access_log,
+            self._subscribe,
+            now=now,
         )
         nursery.start_soon(access_log.run)
         listener = bind(ANY, "mesh_listen")
         self.mesh_address = bound_address(listener)
         nursery.start_soon(self.plane.serve_mesh, listener)
         self.app_address = self.listen_for_apps(None)
+        self.plaintext = {one.port: self._listen_in_plaintext(one) for one in self.config.inbound if one.plaintext}
+        """Service's port -> where callers without mTLS come in."""
 
     def __repr__(self) -> str:
         return f"<Side {self.service}, {self.runtime.live_count} live, {len(self.driver.connections)} connections>"
@@ -125,6 +137,12 @@ class Side:
         """One more port for local apps; `fixed`: it means one service."""
         listener = bind(ANY, "outbound.listen")
         self._nursery.start_soon(self.plane.serve_apps, listener, fixed)
+        return bound_address(listener)
+
+    def _listen_in_plaintext(self, inbound: Inbound) -> Address:
+        assert inbound.plaintext is not None
+        listener = bind(inbound.plaintext, "plaintext")
+        self._nursery.start_soon(self.plane.serve_plaintext, listener, inbound)
         return bound_address(listener)
 
     async def _write_log(self, chunk: bytes) -> None:
@@ -161,6 +179,7 @@ class Side:
         services: Mapping[str, Sequence[Endpoint] | None] | None = None,
         default: Action = Action.DENY,
         jwt_rules: Sequence[JwtRule] = (),
+        peers: PeerAuthentication = PeerAuthentication(),  # noqa: B008  # frozen
     ) -> None:
         """A new snapshot. `services`: name -> its endpoints, or None for one that nobody ever joined as."""
         authentication = RequestAuthentication(namespace="shop", name="users", jwt_rules=tuple(jwt_rules))
@@ -185,6 +204,7 @@ class Side:
             trust_anchors_der=self.mesh.bundle.anchors_der,
             certificate_lifetime_s=3600,
             request_authentications=(authentication,) if jwt_rules else (),
+            peer_authentication=peers,
         )
         at_once(self.plane.applying(received))
 

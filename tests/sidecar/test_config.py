@@ -31,7 +31,7 @@ join_token_file: /run/hauberk/token
 mesh_listen: 0.0.0.0:15008          # where other sidecars reach us
 advertise: 10.0.0.7:15008           # what they are told; default: mesh_listen's address
 inbound:
-  - {port: 8080, app: 127.0.0.1:8080, protocol: http1}   # declared, never guessed
+  - {port: 8080, app: 127.0.0.1:8080, protocol: http1, plaintext: 10.0.0.7:8080}   # declared, never guessed
   - {port: 9090, app: "unix:/run/orders.sock", protocol: http2}
 outbound:
   listen: 127.0.0.1:15001
@@ -65,7 +65,12 @@ def test_the_whole_configuration_of_the_design_is_read() -> None:
         mesh_listen=Address("0.0.0.0", 15008),
         advertise=Address("10.0.0.7", 15008),
         inbound=(
-            Inbound(port=8080, app=Address("127.0.0.1", 8080), protocol=Protocol.HTTP1),
+            Inbound(
+                port=8080,
+                app=Address("127.0.0.1", 8080),
+                protocol=Protocol.HTTP1,
+                plaintext=Address("10.0.0.7", 8080),
+            ),
             Inbound(port=9090, app=Address(path="/run/orders.sock"), protocol=Protocol.HTTP2),
         ),
         outbound=Outbound(
@@ -187,6 +192,15 @@ def test_plain_data_is_read_like_yaml() -> None:
             "inbound[1].port: port 1 is given twice",
         ),
         (f"inbound: [{', '.join(['x'] * 65)}]", "inbound: has 65 items; at most 64"),
+        (
+            "inbound: [{port: 1, app: '127.0.0.1:1', protocol: http1, plaintext: 'unix:/x'}]",
+            "inbound[0].plaintext: 'unix:/x' has no port",
+        ),
+        (
+            "inbound: [{port: 1, app: '127.0.0.1:1', protocol: http1, plaintext: 8080}]",
+            "inbound[0].plaintext: must be text, but is a number",
+        ),
+        ("inbound: [{port: 1, app: '127.0.0.1:1', protocol: http1, plain: a}]", "did you mean 'plaintext'?"),
         ("outbound: {ports: [{listen: '127.0.0.1:1', service: a.b.c, port: 1}]}", "'a.b.c' is not a service"),
         ("outbound: {ports: [{listen: '127.0.0.1:1', service: A, port: 1}]}", "'A' is not a service"),
         ("outbound: {ports: [{listen: '127.0.0.1:1', service: a.svc.cluster.local, port: 1}]}", "is not a service"),
@@ -256,6 +270,14 @@ def test_g13_a_token_in_the_configuration_is_refused_and_not_repeated() -> None:
     ("lines", "says"),
     [
         ("mesh_listen: 127.0.0.1:15000", "admin: 127.0.0.1:15000 is mesh_listen's already (127.0.0.1:15000)"),
+        (
+            "inbound: [{port: 80, app: '127.0.0.1:8080', protocol: http1, plaintext: '0.0.0.0:8080'}]",
+            "inbound[0].app: 127.0.0.1:8080 is where the sidecar itself listens (inbound[0].plaintext: 0.0.0.0:8080)",
+        ),
+        (
+            "inbound: [{port: 80, app: '127.0.0.1:8080', protocol: http1, plaintext: '10.0.0.1:15008'}]",
+            "inbound[0].plaintext: 10.0.0.1:15008 is mesh_listen's already (0.0.0.0:15008)",
+        ),
         ("mesh_listen: 0.0.0.0:15001", "outbound.listen: 127.0.0.1:15001 is mesh_listen's already"),
         ("health: '[::]:15000'", "health: [::]:15000 is admin's already"),
         (
@@ -344,7 +366,7 @@ ports = st.integers(1, 65_535)
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     """Any configuration the loader could have made, ports apart from each other."""
-    numbers = iter(draw(st.lists(ports, min_size=12, max_size=12, unique=True)))
+    numbers = iter(draw(st.lists(ports, min_size=14, max_size=14, unique=True)))
     return Config(
         service=draw(labels),
         namespace=draw(labels),
@@ -355,7 +377,8 @@ def configs(draw: st.DrawFn) -> Config:
         advertise=draw(st.sampled_from([None, Address("10.0.0.9", next(numbers))])),
         inbound=tuple(
             Inbound(port=number, app=draw(st.sampled_from([Address("::1", number), Address(path="/app")])),
-                    protocol=draw(st.sampled_from([Protocol.HTTP1, Protocol.HTTP2])))
+                    protocol=draw(st.sampled_from([Protocol.HTTP1, Protocol.HTTP2])),
+                    plaintext=draw(st.sampled_from([None, Address("10.0.0.9", number), Address("::", next(numbers))])))
             for number in (next(numbers), next(numbers))
         ),
         outbound=Outbound(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -73,3 +74,15 @@ def test_an_app_that_listens_for_everybody_is_told_loudly(caplog: pytest.LogCapt
         warn_if_exposed(Config(service="orders", inbound=(exposed, hidden)))
     (line,) = caplog.messages
     assert line.startswith(f"the app listens on 0.0.0.0 port {port}: whoever reaches that port goes past the sidecar")
+
+
+def test_the_sidecars_own_plaintext_listener_is_no_way_past_it(caplog: pytest.LogCaptureFixture) -> None:
+    """It may have the app's port number on another address, as the app had before; the app elsewhere is still told."""
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        port = listener.getsockname()[1]
+        app, own = Address("127.0.0.1", port), Address("0.0.0.0", port)
+        kept = Inbound(port=80, app=app, protocol=Protocol.HTTP1, plaintext=own)
+        warn_if_exposed(Config(service="orders", inbound=(kept,)))
+        assert caplog.messages == []
+        warn_if_exposed(Config(service="orders", inbound=(replace(kept, plaintext=Address("10.0.0.7", port)),)))
+        assert len(caplog.messages) == 1

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import struct
+import sys
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -27,8 +28,10 @@ from sidecar.net.tls import (
     map_ssl_error,
     peer_chain,
     server_context,
+    server_name,
     unverified_client_context,
 )
+from sidecar.telemetry import logs
 from tests.certs.forge import uri, usage
 from tests.sidecar.mesh import CONTROL_PLANE, ORDERS, TD, WEB, Mesh
 from tests.trio_support import trio_test
@@ -432,3 +435,113 @@ async def test_a_peer_that_goes_away_in_the_middle_is_a_failed_handshake(
     await peer(right)
     with pytest.raises(HandshakeFailed):
         await handshake(left, server_context(MESH.svid(WEB), MESH.bundle), server_side=True)
+
+
+# Server names
+
+
+async def named(name: bytes, *, in_flight: tuple[bytes, bytes] = (b"", b"")) -> str | TlsError:
+    """What a server of ours makes of a client that asks for `name`; `in_flight`: replaced in its first message."""
+    left, right = pair()
+    context = client_context(MESH.svid(WEB), MESH.bundle)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname=name or None)
+    met: list[str | TlsError] = []
+
+    async def serve() -> None:
+        try:
+            server = await handshake(left, server_context(MESH.svid(ORDERS), MESH.bundle), server_side=True)
+        except TlsError as error:
+            met.append(error)
+        else:
+            met.append(server_name(server))
+            server.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        while not met:
+            try:
+                client.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                break
+            right.sendall(outgoing.read().replace(*in_flight) if in_flight[0] else outgoing.read())
+            while not met:
+                await trio.lowlevel.checkpoint()
+                try:
+                    incoming.write(right.recv(65_536))
+                    break
+                except BlockingIOError:
+                    continue
+    right.close()
+    return met[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "noted"),
+    [
+        (b"", ""),
+        (b"orders.shop", "orders.shop"),
+        (b"Orders.SHOP", "orders.shop"),
+        (b"orders.shop.", "orders.shop"),
+        (b"outbound_.8080_._.orders.shop.svc.cluster.local", "outbound_.8080_._.orders.shop.svc.cluster.local"),
+        (b"10.0.0.1", ""),  # OpenSSL sends no address
+        (b"a" * 63 + b".b", "a" * 63 + ".b"),
+    ],
+)
+@trio_test
+async def test_a_server_learns_what_name_it_was_asked_for(asked: bytes, noted: str) -> None:
+    """SNI (RFC 6066 section 3): lower case, without the trailing dot; nothing if nothing was said."""
+    assert await named(asked) == noted
+
+
+@pytest.mark.parametrize(
+    "asked", [b"a..b", b"a b", b"a/../b", b"10.0.0.300", b"a.1", b"x\ny.shop", b"*.shop", b"a" * 64, b"a." * 127 + b"a"]
+)
+@trio_test
+async def test_d07_a_server_name_that_is_none_ends_the_handshake(asked: bytes) -> None:
+    """Before anything is known of the client; nothing of the name is kept, so none reaches a log."""
+    error = await named(asked)
+    assert isinstance(error, HandshakeFailed)
+    assert error.row == "D07"
+    assert asked.decode() not in str(error)
+
+
+@trio_test
+async def test_d07_a_server_name_that_is_no_text_ends_the_handshake_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """CPython reports it to the hook for what cannot be raised, which would write to standard error, and wait."""
+    hooked: list[object] = []
+
+    def hook(found: sys.UnraisableHookArgs) -> None:
+        hooked.append(found.exc_type)
+        logs.unraisable(found)
+
+    monkeypatch.setattr(sys, "unraisablehook", hook)
+    error = await named(b"secret.shop", in_flight=(b"secret", b"s\xe9cr\xff\x1b"))
+    assert isinstance(error, HandshakeFailed)
+    assert hooked == [UnicodeDecodeError]
+    assert caplog.records == []
+
+
+@trio_test
+async def test_a_client_asks_for_a_name_without_having_it_checked() -> None:
+    """Who is there is a question of the SPIFFE ID; the name is sent as it is, and no table of IDNA is loaded for it."""
+    left, right = pair()
+    served: list[str] = []
+
+    async def serve() -> None:
+        server = await handshake(left, server_context(MESH.svid(ORDERS), MESH.bundle), server_side=True)
+        served.append(server_name(server))
+        server.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        client = await handshake(
+            right, client_context(MESH.svid(WEB), MESH.bundle), server_side=False, ask_for="billing.shop"
+        )
+    assert check(client, {ORDERS}).identity == ORDERS
+    assert served == ["billing.shop"]
+    client.close()

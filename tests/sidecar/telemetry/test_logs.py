@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import threading
+import types
 from collections.abc import Iterator
 
 import pytest
@@ -71,3 +72,13 @@ def test_lines_of_other_threads_are_written_at_once(stream: io.StringIO) -> None
         thread.join()
     assert lines == []
     assert json.loads(stream.getvalue())["message"] == "exporter"
+
+
+def test_what_cannot_be_raised_is_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Python would print it to standard error, past everything that keeps a full pipe from stopping the loop."""
+    found = types.SimpleNamespace(exc_type=KeyError, exc_value=KeyError("x"), object=None)
+    logs.unraisable(found)
+    (record,) = caplog.records
+    assert record.getMessage() == "unexpected error where none can be raised"
+    assert record.exc_info is not None
+    assert record.exc_info[0] is KeyError
