@@ -11,7 +11,7 @@ from control_plane.audit import AuditLog
 from control_plane.errors import InvalidRequest, NotFound, ResourceExhausted
 from control_plane.model import Change, ResourceKey, ResourceRecord
 from control_plane.policy.model import MeshConfigSpec, ParsedResource, PolicyErrors
-from control_plane.policy.parse import DEFAULT_NAMESPACE, MESH_KIND, POLICY_KIND, parse_documents
+from control_plane.policy.parse import DEFAULT_NAMESPACE, KINDS, MESH_KIND, parse_documents
 from control_plane.push.hub import Hub, Propagation
 from control_plane.push.snapshot import WorldLoader
 from control_plane.registry import Registry
@@ -21,7 +21,6 @@ from protos.hauberk.v1 import config_pb2 as pb
 WAIT_S_DEFAULT = 10.0
 WAIT_S_MAX = 300.0
 FILES_MAX = 1_000
-_KINDS = (POLICY_KIND, MESH_KIND)
 
 
 class ConfigApi:
@@ -52,18 +51,20 @@ class ConfigApi:
 
     async def apply(self, caller: Caller, request: pb.ApplyRequest) -> pb.ApplyResponse:
         parsed = await self._parse(request.files)
+        together = self._loader.together(parsed)
+        if faults := await asyncio.to_thread(together.faults):
+            raise InvalidRequest("\n".join(faults))
+        warnings = _warnings(parsed) + together.warnings(self._now())
         records = [self._record(one, caller) for one in parsed]
         if request.dry_run:
             changes: Sequence[Change] = [
                 Change(key=one.key, what=what_changes(self._store.resource(one.key), one)) for one in records
             ]
-            return pb.ApplyResponse(
-                version=self._store.revision, changes=map(_change, changes), warnings=_warnings(parsed)
-            )
+            return pb.ApplyResponse(version=self._store.revision, changes=map(_change, changes), warnings=warnings)
         changes = self._store_all(parsed, records, caller)
         version = self._store.revision
         self._hub.notify()
-        response = pb.ApplyResponse(version=version, changes=map(_change, changes), warnings=_warnings(parsed))
+        response = pb.ApplyResponse(version=version, changes=map(_change, changes), warnings=warnings)
         if request.wait:
             response.propagation.CopyFrom(await self._propagation(version, request.wait_timeout_s))
         return response
@@ -168,8 +169,8 @@ class ConfigApi:
 
 
 def _check_kind(kind: str) -> None:
-    if kind not in _KINDS:
-        raise InvalidRequest(f"kind: {kind[:80]!r} is not known; known are {', '.join(_KINDS)}")
+    if kind not in KINDS:
+        raise InvalidRequest(f"kind: {kind[:80]!r} is not known; known are {', '.join(KINDS)}")
 
 
 def _key(kind: str, namespace: str, name: str) -> ResourceKey:

@@ -17,6 +17,8 @@ DEFAULT_NAMESPACE = "default"
 # Kind -> what people call it.
 KINDS = {
     "AuthorizationPolicy": ("authorizationpolicy", "authorizationpolicies", "ap"),
+    "PeerAuthentication": ("peerauthentication", "peerauthentications", "pa"),
+    "RequestAuthentication": ("requestauthentication", "requestauthentications", "ra"),
     "MeshConfig": ("meshconfig", "meshconfigs", "mc"),
 }
 MESH_WIDE = frozenset({"MeshConfig"})

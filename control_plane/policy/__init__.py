@@ -8,6 +8,7 @@ authorization.py (with when.py), peer_authentication.py, request_authentication.
 selection.py, own_annotations.py   what several kinds share: whom they select, what their annotations say to us
 parse.py     parse_documents: the way in
 check.py     lint of one document: legal, but probably not what was meant
+across.py    the same of all documents together, and what is wrong with them
 compile.py   what selects one workload; mtls.py makes all its PeerAuthentications into one
 wire.py      how that travels
 explain.py   what the evaluator says about one request

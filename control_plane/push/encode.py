@@ -18,6 +18,7 @@ PROTOCOLS: Mapping[Protocol, pb.Protocol] = {
     Protocol.HTTP2: pb.PROTOCOL_HTTP2,
     Protocol.TCP: pb.PROTOCOL_TCP,
 }
+PROTOCOL_OF: Mapping[int, Protocol] = {number: protocol for protocol, number in PROTOCOLS.items()}
 
 
 def endpoint(value: EndpointRecord, workload: Workload) -> pb.Endpoint:

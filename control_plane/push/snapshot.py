@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from certs.spiffe_id import TrustDomain
 from control_plane.errors import ControlPlaneError
 from control_plane.model import ResourceKey, ResourceRecord, Workload
+from control_plane.policy.across import Served, Together
 from control_plane.policy.model import (
     MeshConfigSpec,
+    ParsedResource,
     PeerAuthenticationSpec,
     PolicyErrors,
     PolicySpec,
@@ -28,6 +30,7 @@ from control_plane.push.selected import Selected
 from control_plane.push.session import Content
 from control_plane.store.base import Store
 from protos.hauberk.v1 import discovery_pb2 as pb
+from sidecar.rules.snapshot import Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,12 @@ class WorldLoader:
         self._world = replace(self._world, revision=revision)
         return self._world
 
+    def together(self, applied: Sequence[ParsedResource]) -> Together:
+        """All resources as they would be with these. Raises ControlPlaneError as `load` does."""
+        world = self.load()
+        served = [Served(member=one.spec, ports=_ports(world, one)) for one in world.workloads]
+        return Together(applied, world.specs, default=self._mesh_default, served=served)
+
     def remember(self, key: ResourceKey, version: int, spec: Spec) -> None:
         """Saves parsing what was parsed just now to validate it."""
         self._parsed[key] = (version, spec)
@@ -135,6 +144,12 @@ class WorldLoader:
             workload = by_id[record.workload_id]
             services[workload.service_name].append(encode.endpoint(record, workload))
         return {name: tuple(endpoints) for name, endpoints in services.items()}
+
+
+def _ports(world: World, workload: Workload) -> Mapping[int, Protocol]:
+    """Of all endpoints of its service."""
+    endpoints = world.services.get(workload.service_name, ())
+    return {one.port: encode.PROTOCOL_OF[one.protocol] for endpoint in endpoints for one in endpoint.ports}
 
 
 def _parse(record: ResourceRecord) -> Spec:

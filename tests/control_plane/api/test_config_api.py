@@ -165,7 +165,8 @@ async def test_an_unknown_kind_is_named_with_the_known_ones(tmp_path: Path) -> N
         ):
             assert refused == (
                 "INVALID_ARGUMENT",
-                "kind: 'Gateway' is not known; known are AuthorizationPolicy, MeshConfig",
+                "kind: 'Gateway' is not known; known are AuthorizationPolicy, PeerAuthentication, RequestAuthentication,"
+                " MeshConfig",
             )
         assert (await refusal(operator.apply()))[0] == "INVALID_ARGUMENT"
 

@@ -1,0 +1,112 @@
+"""control_plane/policy/across.py: what no document shows alone."""
+
+from __future__ import annotations
+
+from control_plane.policy.across import Served, Together
+from control_plane.policy.compile import Selectable
+from control_plane.policy.model import MeshConfigSpec, ParsedResource
+from control_plane.policy.parse import parse_documents
+from sidecar.rules.snapshot import Protocol
+
+NOW = 1_800_000_000.0
+DB = Served(member=Selectable(namespace="shop", labels={"app": "db"}, service="db"), ports={5432: Protocol.TCP})
+WEB = Served(
+    member=Selectable(namespace="shop", labels={"app": "web"}, service="web"),
+    ports={80: Protocol.HTTP1, 9000: Protocol.TCP},
+)
+
+
+def peer(name: str, spec: str = "{mtls: {mode: PERMISSIVE}}", annotations: str = "{}", namespace: str = "shop") -> str:
+    return (
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n"
+        f"metadata: {{name: {name}, namespace: {namespace}, annotations: {annotations}}}\nspec: {spec}\n---\n"
+    )
+
+
+def policy(rules: str, name: str = "p", spec: str = "action: ALLOW") -> str:
+    return (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+        f"metadata: {{name: {name}, namespace: shop}}\nspec: {{{spec}, rules: {rules}}}\n---\n"
+    )
+
+
+def mesh(spec: str) -> str:
+    return f"apiVersion: hauberk.dev/v1\nkind: MeshConfig\nmetadata: {{name: default}}\nspec: {spec}\n---\n"
+
+
+def parsed(text: str) -> list[ParsedResource]:
+    return parse_documents(text, "p.yaml")
+
+
+def together(applied: str, stored: str = "") -> Together:
+    return Together(parsed(applied), [one.spec for one in parsed(stored)], default=MeshConfigSpec(), served=[DB, WEB])
+
+
+DEMAND = mesh("{permissive: {requireUntil: true, requirePeers: true}}")
+
+
+def test_plaintext_without_what_the_mesh_demands_is_refused() -> None:
+    """An end, named peers, or both."""
+    (fault,) = together(peer("a"), DEMAND).faults()
+    assert fault.startswith(
+        "p.yaml:1: metadata.annotations: PeerAuthentication shop/a takes plaintext without an end and"
+    )
+    until = "{hauberk.dev/plaintext-until: 2030-01-01T00:00:00Z}"
+    (fault,) = together(peer("a", annotations=until), DEMAND).faults()
+    assert "without named peers" in fault
+    both = '{hauberk.dev/plaintext-until: 2030-01-01T00:00:00Z, hauberk.dev/plaintext-from: "10.0.0.0/8"}'
+    assert together(peer("a", annotations=both), DEMAND).faults() == []
+    assert together(peer("a")).faults() == []
+
+
+def test_a_demand_that_what_is_stored_does_not_meet_is_refused() -> None:
+    """It would shut ports that nobody is looking at. What was stored before does not stop other documents."""
+    assert len(together(DEMAND, peer("a") + peer("b", "{mtls: {mode: DISABLE}}")).faults()) == 2
+    assert together(peer("c", "{mtls: {mode: STRICT}}"), DEMAND + peer("a")).faults() == []
+
+
+def test_h09_more_rules_than_one_sidecar_takes_are_refused() -> None:
+    """Over all policies that select one workload; what none is sent does not count."""
+    rules = "[" + "{}," * 6_000 + "{}]"
+    (fault,) = together(policy(rules, "a"), policy(rules, "b")).faults()
+    assert fault.startswith("db.shop would have 12002 rules, more than 10000")
+    of_nobody = policy(rules, "c", "selector: {matchLabels: {app: none}}")
+    assert together(policy(rules, "a"), of_nobody).faults() == []
+
+
+def test_an_end_that_has_passed_is_warned_of() -> None:
+    """The ports are STRICT already."""
+    (passed,) = together(peer("a", annotations="{hauberk.dev/plaintext-until: 2026-01-01T00:00:00Z}")).warnings(NOW)
+    assert "has passed" in passed
+    assert together(peer("a", annotations="{hauberk.dev/plaintext-until: 2030-01-01T00:00:00Z}")).warnings(NOW) == []
+
+
+def test_two_at_one_level_are_warned_of() -> None:
+    """Istio would take the oldest."""
+    (said,) = together(peer("a"), peer("b", "{mtls: {mode: STRICT}}")).warnings(NOW)
+    assert "shop/b is for the same workloads: the strictest holds" in said
+    assert together(peer("a"), peer("b", namespace="pay")).warnings(NOW) == []
+    db = "{selector: {matchLabels: {app: db}}, mtls: {mode: STRICT}}"
+    assert together(peer("a"), peer("b", db)).warnings(NOW) == []
+    web = db.replace("db", "web")
+    assert together(peer("a", web), peer("b", db)).warnings(NOW) == []
+    assert len(together(peer("a", db), peer("b", db)).warnings(NOW)) == 1
+
+
+def test_a_remote_address_needs_trusted_proxies() -> None:
+    """Else it is the source's."""
+    rules = "[{from: [{source: {remoteIpBlocks: [10.0.0.0/8]}}]}]"
+    assert any("no trustedProxiesCount" in one for one in together(policy(rules)).warnings(NOW))
+    assert together(policy(rules), mesh("{trustedProxiesCount: 1}")).warnings(NOW) == []
+
+
+def test_c23_http_fields_on_a_tcp_port_are_warned_of() -> None:
+    """Such an ALLOW rule never matches there."""
+    (said,) = together(policy("[{to: [{operation: {methods: [GET], ports: [9000]}}]}]")).warnings(NOW)
+    assert "never matches at web.shop:9000, which is TCP" in said
+    (said,) = together(policy("[{to: [{operation: {methods: [GET]}}]}]")).warnings(NOW)
+    assert "never matches at db.shop:5432" in said
+    at_web = "selector: {matchLabels: {app: web}}"
+    assert together(policy("[{to: [{operation: {methods: [GET]}}]}]", spec=at_web)).warnings(NOW) == []
+    assert together(policy("[{to: [{operation: {ports: [5432]}}]}]")).warnings(NOW) == []
+    assert together(policy("[{to: [{operation: {methods: [GET]}}]}]", spec="action: DENY")).warnings(NOW) == []
