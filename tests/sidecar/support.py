@@ -18,7 +18,7 @@ import h11
 import trio
 
 from certs.spiffe_id import SpiffeId
-from sidecar.config import Address, Config, Inbound, Limits, OutboundPort, Timeouts
+from sidecar.config import Address, Config, Inbound, Jwks, Limits, OutboundPort, Timeouts
 from sidecar.data_plane import DataPlane
 from sidecar.decisions import Decisions
 from sidecar.exchange import Exchange
@@ -82,6 +82,7 @@ class Side:
         inbound: Sequence[Inbound] = (),
         limits: Limits | None = None,
         timeouts: Timeouts | None = None,
+        jwks: Jwks | None = None,
         answers_lookups: bool = True,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -94,6 +95,7 @@ class Side:
             inbound=tuple(inbound),
             limits=limits or Limits(),
             timeouts=timeouts or Timeouts(),
+            jwks=jwks or Jwks(),
         )
         self.driver = Driver(nursery, self.config.limits)
         self.identity = IdentitySource()
@@ -257,11 +259,12 @@ async def two_sides(
     apply: bool = True,
     limits: Limits | None = None,
     timeouts: Timeouts | None = None,
+    jwks: Jwks | None = None,
 ) -> AsyncIterator[Pair]:
     mesh = Mesh()
     async with trio.open_nursery() as nursery:
         inbound = Inbound(port=PORT, app=app, protocol=protocol)
-        orders = Side(nursery, mesh, ORDERS, inbound=[inbound], limits=limits, timeouts=timeouts)
+        orders = Side(nursery, mesh, ORDERS, inbound=[inbound], limits=limits, timeouts=timeouts, jwks=jwks)
         web = Side(nursery, mesh, WEB, limits=limits, timeouts=timeouts)
         if apply:
             orders.apply(policies=policies)
