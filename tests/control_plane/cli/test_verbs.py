@@ -241,6 +241,47 @@ def test_explain_shows_the_verdict_and_the_nearest_miss(hauberk: Hauberk, explai
     assert explained.asked == [("Config/Explain", asked)]
 
 
+def test_explain_takes_all_that_policies_can_look_at(hauberk: Hauberk, explained: FakeControlPlane) -> None:
+    """Headers and claims as often as wanted; the same claim twice is a list."""
+    result = hauberk(
+        "explain", "--from", "plaintext", "--to", "orders.shop", "-H", "X-Team: red", "-H", "x-team:blue",
+        "--claim", "sub=ann", "--claim", "groups=a", "--claim", "groups=b", "--source-ip", "10.0.0.9",
+        "--remote-ip", "192.0.2.1", "--destination-ip", "10.0.0.7", "--sni", "orders.shop", "GET", "/x",
+    )  # fmt: skip
+    assert result.exit_code == 0
+    ((_, request),) = explained.asked
+    assert request == config_pb2.ExplainRequest(
+        from_identity="plaintext", to_service="orders.shop", method="GET", path="/x", source_ip="10.0.0.9",
+        headers=[
+            config_pb2.RequestHeader(name="X-Team", value="red"), config_pb2.RequestHeader(name="x-team", value="blue"),
+        ],
+        claims_json='{"sub": "ann", "groups": ["a", "b"]}', remote_ip="192.0.2.1", destination_ip="10.0.0.7",
+        sni="orders.shop",
+    )  # fmt: skip
+
+
+def test_explain_shows_a_decision_that_was_made(hauberk: Hauberk, explained: FakeControlPlane) -> None:
+    """When and what it was; of what is hidden it is not known whether it matched; what others said of it."""
+    hidden = config_pb2.Condition(field="when[0].request.headers[authorization].values", wanted=["x"], hidden=True)
+    explained.answers["Config/Explain"] = config_pb2.ExplainResponse(
+        rule="default", reason="no ALLOW rule matched", version=9, decision_id="00c0ffee00c0ffee",
+        decided_at=1_800_000_000, request="GET orders.shop:80/x", from_identity="nobody (plaintext)",
+        near_misses=[config_pb2.NearMiss(rule="shop/web#0", conditions=[hidden])], note="policy changed since",
+        shadow_rule="shop/new#0", shadow_allowed=True, audit_rules=["shop/all#0", "shop/some#1"],
+    )  # fmt: skip
+    result = hauberk("explain", "--decision", "00C0FFEE00c0ffee", "--to", "orders.shop")
+    assert result.exit_code == 0
+    ((_, request),) = explained.asked
+    assert request == config_pb2.ExplainRequest(decision_id="00C0FFEE00c0ffee", to_service="orders.shop")
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[:2] == ["DENIED", "decision 00c0ffee00c0ffee"]
+    assert {
+        "when 2027-01-15T08:00:00Z", "request GET orders.shop:80/x", "in shadow ALLOWED by shop/new#0",
+        "audit shop/all#0, shop/some#1", "note policy changed since",
+    } <= set(lines)  # fmt: skip
+    assert lines[-1] == "? when[0].request.headers[authorization].values x (hidden)"
+
+
 def test_explain_fails_on_a_no_only_if_asked_to(hauberk: Hauberk, explained: FakeControlPlane) -> None:
     """To explain is its job; --check makes it a test."""
     typed = ("explain", "--from", "shop/web", "--to", "orders.shop", "GET", "/x", "-o", "json")
