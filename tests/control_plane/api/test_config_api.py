@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from control_plane.policy.parse import KINDS
 from protos.hauberk.v1 import config_pb2
 from tests.control_plane.support import (
     Rpc,
@@ -165,8 +166,7 @@ async def test_an_unknown_kind_is_named_with_the_known_ones(tmp_path: Path) -> N
         ):
             assert refused == (
                 "INVALID_ARGUMENT",
-                "kind: 'Gateway' is not known; known are AuthorizationPolicy, PeerAuthentication, RequestAuthentication,"
-                " MeshConfig",
+                f"kind: 'Gateway' is not known; known are {', '.join(KINDS)}",
             )
         assert (await refusal(operator.apply()))[0] == "INVALID_ARGUMENT"
 
