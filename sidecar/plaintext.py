@@ -26,6 +26,7 @@ from sidecar.rules.addresses import compile_blocks
 from sidecar.rules.match import Matcher
 from sidecar.rules.snapshot import PortTls, Snapshot, TlsMode
 from sidecar.runtime import Runtime
+from sidecar.telemetry.access_log import rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -117,5 +118,8 @@ class PlaintextEdge:
         if why:
             log.warning("plaintext connections are refused", extra={**facts, "why": _WHY[why]})
         else:
-            facts |= {"until": tls.until or "no end", "peers": ", ".join(tls.peers) or "everybody"}
+            facts |= {
+                "until": rfc3339(tls.until) if tls.until else "no end",
+                "peers": ", ".join(tls.peers) or "everybody",
+            }
             log.warning("plaintext connections are taken", extra=facts)

@@ -168,11 +168,13 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """One port of a service. `app`: "127.0.0.1:8080" or "unix:/path"; empty: a free port, found as `Member.app`."""
+    """One port of a service. `app`: "127.0.0.1:8080" or "unix:/path"; empty: a free port, found as `Member.app`.
+    `plaintext`: where callers without mTLS come in; off: nowhere."""
 
     port: int
     app: str = ""
     protocol: str = "http1"
+    plaintext: str = "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,7 +356,13 @@ class Mesh:
             "join_token_file": str(token or self.token(service)),
             "mesh_listen": "127.0.0.1:0",
             "inbound": [
-                {"port": one.port, "app": one.app or f"127.0.0.1:{app}", "protocol": one.protocol} for one in inbound
+                {
+                    "port": one.port,
+                    "app": one.app or f"127.0.0.1:{app}",
+                    "protocol": one.protocol,
+                    "plaintext": one.plaintext,
+                }
+                for one in inbound
             ],
             "outbound": {
                 "listen": f"127.0.0.1:{ports['proxy']}",
