@@ -154,7 +154,7 @@ class Book:
 
         def matching(action: Action, readings: Sequence[Asked]) -> Iterable[CompiledRule]:
             for rule in self.rules[action]:
-                body = rule.body.on_tcp if on_tcp else rule.body
+                body = rule.body(on_tcp=on_tcp)
                 part = None if body is None else body.caller_part(peer)
                 if part is not None and any(one.holds(rule.reduced(part, body)) for one in readings):
                     yield rule

@@ -5,7 +5,7 @@ scope PEER is settled when a connection begins: `caller_part` drops the alternat
 and the rule with them, so that per request only what varies is looked at.
 
 On opaque TCP there is no HTTP to look at (security.md C23): an alternative of an ALLOW rule that asks for it is gone,
-one of a DENY or AUDIT rule is held to the rest of what it asks for. `CompiledRule.on_tcp` is the rule as it is then.
+one of a DENY or AUDIT rule is held to the rest of what it asks for. `Clauses.on_tcp` is the rule as it is then.
 
 Of ten thousand rules most are never asked about by anybody who calls. So what an index needs is read off a rule at
 once (`wanted`, `wanted_callers`, `callers`), and its tests are made when it is first a candidate. Besides the time this
@@ -15,8 +15,6 @@ saves objects, and with them the pauses of the garbage collector, which has to l
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple, TypeVar, final
 
 from sidecar.rules.conditions import (
@@ -102,12 +100,19 @@ class CompiledRule:
         file, colon, _ = self.policy.source.rpartition(":")
         return f"{file}:{self.rule.line}" if self.rule.line and colon else self.policy.source
 
-    @property
-    def body(self) -> _Body:
-        """Raises ValueError for a value that is none of its kind; `decode` never lets one in."""
+    def body(self, *, on_tcp: bool = False) -> _Body | None:
+        """Its tests; None: it never matches on TCP. Raises ValueError for a value that is none of its kind; `decode`
+        never lets one in."""
+        if on_tcp:
+            clauses = self.clauses().on_tcp(self.action)
+            return None if clauses is None else self._compiler.tests(clauses)
         if self._body is None:
-            self._body = self._compiler.compile(self.rule)
+            self._body = self._compiler.tests(self.clauses())
         return self._body
+
+    def clauses(self) -> Clauses:
+        """Its conditions, one by one."""
+        return self._compiler.clauses(self.rule)
 
     @property
     def verdict(self) -> Verdict | None:
@@ -122,15 +127,18 @@ class CompiledRule:
 
     def prepare(self) -> None:
         """Make the tests now."""
-        self._body = self.body
+        self.body()
 
     def caller_part(self, peer: PeerAttributes) -> RequestPart | None:
         """What is left of `sources` and the PEER part of `when` for that caller; None: the rule cannot match."""
-        return self.body.caller_part(peer)
+        body = self._body or self.body()
+        assert body is not None
+        return body.caller_part(peer)
 
     def reduced(self, part: RequestPart, body: _Body | None = None) -> Reduced:
         """`part`: what `caller_part` (of `body`; None: of this rule's) made of the caller. The verdict is made once."""
-        body = body or self.body
+        body = body or self.body()
+        assert body is not None
         return Reduced(self.number, body.operation_tests, part + body.when_request, self.verdict, self.name)
 
     # For the indexes
@@ -258,15 +266,31 @@ def _may_be_of_peer(when: When) -> bool:
 # Tests
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Body:
-    """A rule's conditions, and its tests sorted by when they can be made."""
+class Clauses(NamedTuple):
+    """A rule's conditions, one by one: for explaining, and to make tests of."""
 
-    action: Action
     sources: tuple[Conditions, ...]
     operations: tuple[Conditions, ...]
     when: tuple[Conditions, ...]
     """By item; all must hold."""
+
+    def on_tcp(self, action: Action) -> Clauses | None:
+        """What is left where there is no HTTP; None: it never matches there."""
+        if not any(c.is_http for part in self for conditions in part for c in conditions):
+            return self
+        if action is not Action.ALLOW:
+            return Clauses(*map(_http_left_out, self))
+        if any(c.is_http for conditions in self.when for c in conditions):
+            return None
+        sources, operations = _without_http(self.sources), _without_http(self.operations)
+        if (self.sources and not sources) or (self.operations and not operations):
+            return None
+        return Clauses(sources, operations, self.when)
+
+
+class _Body(NamedTuple):
+    """A rule's tests, sorted by when they can be made. Few objects: there may be ten thousand."""
+
     source_tests: tuple[tuple[tuple[tuple[int, Test], ...], RequestTests], ...]
     """(of the peer, of the request) of each alternative; none: everybody."""
     when_peer: tuple[tuple[int, Test], ...]
@@ -290,50 +314,30 @@ class _Body:
                 left.append(request_tests)
         return (tuple(left),) if left else None
 
-    @cached_property
-    def on_tcp(self) -> _Body | None:
-        """None: it never matches there."""
-        if not any(c.is_http for part in (self.sources, self.operations, self.when) for cs in part for c in cs):
-            return self
-        if self.action is not Action.ALLOW:
-            return _body(self.action, *map(_http_left_out, (self.sources, self.operations, self.when)))
-        if any(c.is_http for conditions in self.when for c in conditions):
-            return None
-        sources, operations = _without_http(self.sources), _without_http(self.operations)
-        if (self.sources and not sources) or (self.operations and not operations):
-            return None
-        return _body(self.action, sources, operations, self.when)
-
 
 @final
 class RuleCompiler:
     """Of all rules of one action. What many have in common is compiled once."""
 
     def __init__(self, action: Action, trusted_proxies_count: int) -> None:
-        self._action = action
         self._conditions = Compiler(allow=action is Action.ALLOW, trusted_proxies_count=trusted_proxies_count)
 
-    def compile(self, rule: Rule) -> _Body:
+    def clauses(self, rule: Rule) -> Clauses:
         conditions = self._conditions
-        return _body(self._action, conditions.sources(rule), conditions.operations(rule), conditions.when(rule))
+        return Clauses(conditions.sources(rule), conditions.operations(rule), conditions.when(rule))
 
-
-def _body(
-    action: Action, sources: tuple[Conditions, ...], operations: tuple[Conditions, ...], when: tuple[Conditions, ...]
-) -> _Body:
-    conditions = tuple(c for item in when for c in item)
-    of_operation = _indexed(conditions, Scope.OPERATION)
-    when_request = _keyed(conditions)
-    return _Body(
-        action=action,
-        sources=sources,
-        operations=operations,
-        when=when,
-        source_tests=tuple((_indexed(cs, Scope.PEER), _keyed(cs)) for cs in sources),
-        when_peer=_indexed(conditions, Scope.PEER),
-        when_request=((when_request,),) if when_request else (),
-        operation_tests=tuple(_indexed(cs, Scope.OPERATION) + of_operation for cs in operations or NO_CONDITION),
-    )
+    def tests(self, clauses: Clauses) -> _Body:
+        conditions = tuple([c for item in clauses.when for c in item])
+        of_operation = _indexed(conditions, Scope.OPERATION)
+        when_request = _keyed(conditions)
+        return _Body(
+            source_tests=tuple([(_indexed(cs, Scope.PEER), _keyed(cs)) for cs in clauses.sources]),
+            when_peer=_indexed(conditions, Scope.PEER),
+            when_request=((when_request,),) if when_request else (),
+            operation_tests=tuple(
+                [_indexed(cs, Scope.OPERATION) + of_operation for cs in clauses.operations or NO_CONDITION]
+            ),
+        )
 
 
 def _without_http(alternatives: tuple[Conditions, ...]) -> tuple[Conditions, ...]:
@@ -345,8 +349,8 @@ def _http_left_out(alternatives: tuple[Conditions, ...]) -> tuple[Conditions, ..
 
 
 def _indexed(conditions: Conditions, scope: Scope) -> tuple[tuple[int, Test], ...]:
-    return tuple((c.attribute, c.test) for c in conditions if c.scope is scope and isinstance(c.attribute, int))
+    return tuple([(c.attribute, c.test) for c in conditions if c.scope is scope and isinstance(c.attribute, int)])
 
 
 def _keyed(conditions: Conditions) -> RequestTests:
-    return tuple((c.attribute, c.test) for c in conditions if isinstance(c.attribute, Key))
+    return tuple([(c.attribute, c.test) for c in conditions if isinstance(c.attribute, Key)])

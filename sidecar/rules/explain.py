@@ -117,22 +117,22 @@ class _Held:
     def conditions(self, rule: CompiledRule) -> tuple[ConditionResult, ...]:
         """Of the ORed alternatives those that come nearest."""
         denies = rule.action is not Action.ALLOW
-        body = rule.body
-        if denies and self._on_tcp and body.on_tcp is not None:  # the HTTP fields took no part (C23)
-            body = body.on_tcp
+        clauses = rule.clauses()
+        if denies and self._on_tcp:  # the HTTP fields took no part (C23)
+            clauses = clauses.on_tcp(rule.action) or clauses
         readings = self._readings if denies else self._readings[:1]  # it may have been without parameters (C06)
         sources = [
             self._results(f"from[{number}].source.", conditions, readings[0])
-            for number, conditions in enumerate(body.sources)
+            for number, conditions in enumerate(clauses.sources)
         ]
         operations = [
             self._results(f"to[{number}].operation.", conditions, reading)
             for reading in readings
-            for number, conditions in enumerate(body.operations)
+            for number, conditions in enumerate(clauses.operations)
         ]
         when = [
             result
-            for number, conditions in enumerate(body.when)
+            for number, conditions in enumerate(clauses.when)
             for result in self._results(f"when[{number}].", conditions, readings[0])
         ]
         return (*_fewest_failures(sources), *_fewest_failures(operations), *when)

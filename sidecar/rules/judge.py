@@ -81,15 +81,22 @@ class RuleSet:
     def __len__(self) -> int:
         return len(self._rules)
 
-    def matching(self, asked: Asked) -> Iterable[Reduced]:
-        """Those that match, in order."""
-        reduced = self._reduced
+    def first(self, asked: Asked) -> Reduced | None:
+        """The first that matches."""
         for number in self._index.candidates(asked.look):
-            rule = reduced.get(number)
-            if rule is None:
-                rule = reduced[number] = self._rules[number].reduced(self._parts.get(number, ()))
+            rule = self._reduced.get(number) or self._reduce(number)
             if asked.holds(rule):
-                yield rule
+                return rule
+        return None
+
+    def matching(self, asked: Asked) -> Iterable[Reduced]:
+        """All that match, in order."""
+        rules = (self._reduced.get(number) or self._reduce(number) for number in self._index.candidates(asked.look))
+        return filter(asked.holds, rules)
+
+    def _reduce(self, number: int) -> Reduced:
+        rule = self._reduced[number] = self._rules[number].reduced(self._parts.get(number, ()))
+        return rule
 
 
 @final
@@ -202,10 +209,9 @@ def _first(groups: tuple[RuleSet, ...], asked: Asked) -> Verdict | None:
     """The verdict of the first rule that matches."""
     first: Reduced | None = None
     for rules in groups:
-        for rule in rules.matching(asked):
-            if first is None or rule.number < first.number:
-                first = rule
-            break
+        rule = rules.first(asked)
+        if rule is not None and (first is None or rule.number < first.number):
+            first = rule
     return None if first is None else first.verdict
 
 

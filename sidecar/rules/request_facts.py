@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import final
 
 from sidecar.rules.addresses import canonical_address, remote_address
@@ -14,7 +15,7 @@ from sidecar.rules.match import host_of, one_spelling, without_query
 Field = tuple[bytes, bytes]
 """(name in lower case, value)."""
 
-_NO_OPERATION = ("", "", "", "")
+_host = lru_cache(maxsize=256)(host_of)  # of a pure value, short by then; most callers know few names
 
 
 def peer_attributes(peer: Peer, remote_ip: str | None = None) -> PeerAttributes:
@@ -41,7 +42,7 @@ def operation_attributes(host: str, port: int, method: str, path: str) -> Operat
     path = without_query(path)
     if "%" in path or "*" in path:  # a `*` of a policy is a wildcard, so policies write that character encoded
         path = one_spelling(path).replace("*", "%2A")
-    return host_of(host), str(port), method, path
+    return _host(host), str(port), method, path
 
 
 @final

@@ -79,18 +79,15 @@ class RuleIndex:
 class _Node:
     """Rules told apart by one attribute; `rest` are those that do not name it."""
 
-    __slots__ = ("_attribute", "_exact", "_prefixes", "_rest", "_suffixes")
+    __slots__ = ("_attribute", "_exact", "_prefix_lengths", "_prefixes", "_rest", "_suffix_lengths", "_suffixes")
 
-    def __init__(
-        self,
-        attribute: AttributeId,
-        exact: dict[str, _Node | Numbers],
-        prefixes: Sequence[tuple[int, dict[str, _Node | Numbers]]],
-        suffixes: Sequence[tuple[int, dict[str, _Node | Numbers]]],
-        rest: _Node | Numbers,
-    ) -> None:
+    def __init__(self, attribute: AttributeId, by_shape: Mapping[Shape, Branches], rest: _Node | Numbers) -> None:
         self._attribute = attribute
-        self._exact, self._prefixes, self._suffixes = exact, prefixes, suffixes
+        self._exact = by_shape[Shape.EXACT]
+        # One dictionary for all lengths: a text is only ever looked up in its own length.
+        self._prefixes, self._suffixes = by_shape[Shape.PREFIX], by_shape[Shape.SUFFIX]
+        self._prefix_lengths = tuple(sorted({len(text) for text in self._prefixes}))
+        self._suffix_lengths = tuple(sorted({len(text) for text in self._suffixes}))
         self._rest = rest
 
     def collect(self, look: Look, found: list[Sequence[int]]) -> None:
@@ -104,12 +101,12 @@ class _Node:
         branch = self._exact.get(text)
         if branch is not None:
             _collect(branch, look, found)
-        for length, texts in self._prefixes:
-            branch = texts.get(text[:length])
+        for length in self._prefix_lengths:
+            branch = self._prefixes.get(text[:length])
             if branch is not None:
                 _collect(branch, look, found)
-        for length, texts in self._suffixes:
-            branch = texts.get(text[-length:])
+        for length in self._suffix_lengths:
+            branch = self._suffixes.get(text[-length:])
             if branch is not None:
                 _collect(branch, look, found)
 
@@ -121,6 +118,7 @@ def _collect(branch: _Node | Numbers, look: Look, found: list[Sequence[int]]) ->
         found.append(branch)
 
 
+Branches = dict[str, "_Node | Numbers"]
 Filed = dict[tuple[Shape, str], list[Entry]]
 
 
@@ -137,18 +135,12 @@ def _node(entries: Sequence[Entry], attributes: tuple[AttributeId, ...]) -> Gene
                 filed.setdefault(kind, []).append(entry)
         if count % SLICE == 0:
             yield
-    by_shape: dict[Shape, dict[str, _Node | Numbers]] = {shape: {} for shape in Shape}
+    by_shape: dict[Shape, Branches] = {shape: {} for shape in Shape}
     for count, ((shape, text), of_text) in enumerate(filed.items(), 1):
         by_shape[shape][text] = yield from _branch(of_text, others)
         if count % SLICE == 0:
             yield
-    return _Node(
-        attribute,
-        by_shape[Shape.EXACT],
-        _by_length(by_shape[Shape.PREFIX]),
-        _by_length(by_shape[Shape.SUFFIX]),
-        (yield from _branch(rest, others)),
-    )
+    return _Node(attribute, by_shape, (yield from _branch(rest, others)))
 
 
 def _branch(entries: Sequence[Entry], attributes: tuple[AttributeId, ...]) -> Generator[None, None, _Node | Numbers]:
@@ -168,10 +160,3 @@ def _shapes(values: Texts | None) -> set[tuple[Shape, str]] | None:
             return None
         shapes.add((shape, text))
     return shapes
-
-
-def _by_length(texts: dict[str, _Node | Numbers]) -> list[tuple[int, dict[str, _Node | Numbers]]]:
-    by_length: dict[int, dict[str, _Node | Numbers]] = {}
-    for text, branch in texts.items():
-        by_length.setdefault(len(text), {})[text] = branch
-    return sorted(by_length.items(), key=lambda item: item[0])
