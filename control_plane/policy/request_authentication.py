@@ -70,7 +70,7 @@ def _rules(node: Node, token_types: tuple[str, ...], problems: Problems) -> tupl
 def _rule(node: Node, path: str, token_types: tuple[str, ...], problems: Problems) -> JwtRule | None:
     rule = Fields(node, path, problems, known=JWT_FIELDS)
     rule.refuse_others()
-    issuer = rule.value("issuer", values.printable, required=True)
+    issuer = rule.value("issuer", values.exact, required=True)
     uri = rule.value("jwksUri", _uri) or rule.value("jwks_uri", _uri) or ""
     jwks = rule.value("jwks", _jwks) or ""
     discover = _where_keys_are(rule, issuer)
