@@ -137,3 +137,13 @@ def test_a_stored_policy_that_no_longer_parses_stops_everything(store: SqliteSto
     store.apply_resources([replace(resource_record(), yaml="kind: Future\n")])
     with pytest.raises(ControlPlaneError, match="AuthorizationPolicy shop/orders: is stored but no longer valid"):
         loader.load()
+
+
+def test_rules_know_their_line_after_the_store_too(store: SqliteStore, loader: WorldLoader) -> None:
+    """The document was stored alone; its place in the operator's file was line 100."""
+    orders = store.ensure_workload(workload_spec(), NOW)
+    store.apply_resources([resource_record("orders", source="a.yaml:100")])
+    (policy,) = compiled(loader, orders).policies
+    alone = policy_yaml("orders").splitlines()
+    lines = [number for number, text in enumerate(alone, 1) if text.lstrip().startswith("- ")]
+    assert policy.rules[0].line == 100 + lines[0] - 1
