@@ -6,7 +6,6 @@ that is DISABLE nobody has an identity, whoever proved one included.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -52,10 +51,10 @@ class InForce(NamedTuple):
     at_port: Mapping[int, Seen]
     """Of ports that see them otherwise."""
     until: float
-    """Unix seconds at which a port changes its mind."""
+    """Unix seconds at which a port changes its mind; 0: never."""
 
     def at(self, port: int) -> Seen:
-        return self.at_port.get(port, self.seen)
+        return self.at_port.get(port, self.seen) if self.at_port else self.seen
 
 
 class Caller:
@@ -87,7 +86,7 @@ class Caller:
         Raises NotReady before the first."""
         snapshot, authorizer = self._runtime.current()
         held = self._in_force
-        if held is None or held.snapshot is not snapshot or (held.until < math.inf and self._now() >= held.until):
+        if held is None or held.snapshot is not snapshot or (held.until and self._now() >= held.until):
             held = self._in_force = self._put_into_force(snapshot, authorizer)
         return held
 
@@ -100,7 +99,7 @@ class Caller:
             client_cert = f"By={own_id};Hash={certificate.sha256_hex};URI={source}"
             seen = Seen(facts, judge, source, [(b"x-forwarded-client-cert", client_cert.encode("ascii"))])
         authenticator = self._runtime.authentication.under(snapshot)
-        in_force = InForce(snapshot, authenticator, own_id, snapshot.version, seen, {}, math.inf)
+        in_force = InForce(snapshot, authenticator, own_id, snapshot.version, seen, {}, 0.0)
         ports, now = snapshot.peer_authentication, self._now()
         all_ports = [ports.rest, *ports.ports.values()]
         if certificate is None or all(mode_at(one, now) is not TlsMode.DISABLE for one in all_ports):
@@ -114,5 +113,5 @@ class Caller:
         return in_force._replace(
             seen=seen_at(ports.rest),
             at_port={port: seen_at(one) for port, one in ports.ports.items()},
-            until=min((one.until for one in all_ports if one.until > now), default=math.inf),
+            until=min((one.until for one in all_ports if one.until > now), default=0.0),
         )

@@ -178,9 +178,9 @@ class DataPlane:
                 raise NotAWorkload(str(peer.identity))
             asked_for = server_name(tls_sock)
             if asked_for and not is_named(self._config.service, self._config.namespace, asked_for):
-                raise OtherService(f"asked for {asked_for}", row="C26")
+                raise OtherService(asked_for)
         except TlsError as e:
-            self._refused(e.reason, e.row, remote)
+            self._refused(e.reason, e.row, remote, e.asked_for if isinstance(e, OtherService) else "")
             tls_sock.close()
             return
         caller = Caller(self._runtime, Peer(peer.identity, source, own, asked_for), peer, self._now)
@@ -227,11 +227,12 @@ class DataPlane:
                 await connection.run(first)
             self._ended(session)
 
-    def _refused(self, reason: str, row: str, remote: str) -> None:
+    def _refused(self, reason: str, row: str, remote: str, sni: str = "") -> None:
         self._metrics.refused(row, reason)
-        self._access_log.record(
-            RefusedConnection(now=time.time(), direction=INBOUND, remote=remote, reason=reason, row=row)
+        refused = RefusedConnection(
+            now=time.time(), direction=INBOUND, remote=remote, reason=reason, row=row, sni=sni.encode() or None
         )
+        self._access_log.record(refused)
 
     # From local apps
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.authentication import Waiting
-from sidecar.caller import Caller, InForce
+from sidecar.caller import Caller, InForce, Seen
 from sidecar.decisions import describe
 from sidecar.errors import Misdirected, NotFound, RequestError
 from sidecar.exchange import Exchange
@@ -48,18 +48,19 @@ class InboundPeer:
         self.runtime = runtime
         self.caller = caller
         self._apps = apps
-        self._edge = edge
+        self.edge = edge
         self._limits = runtime.config.limits
         self._source = str(caller.facts.principal or "")
         self._service = ServiceName(runtime.config.service, runtime.config.namespace)
         self._own_hosts = self._service.long_names
+        self._was_named = caller.facts.sni != ""
         self._open: set[_ToApp] = set()
         """Those of a plaintext connection."""
 
     def request(self, session: Session, stream: int, fields: Fields, end: bool) -> StreamSink:
         call = _ToApp(self, self._source)
         exchange = self.runtime.begin(session, stream, end, call)
-        if self._edge is not None:
+        if self.edge is not None:
             self._open.add(call)
         try:
             self._serve(exchange, call, fields, end)
@@ -74,9 +75,10 @@ class InboundPeer:
         # 1 understand
         head = admit_request(fields, end, self._limits)
         exchange.understood(head)
-        self._check_host(head)
+        if self._was_named and head.host not in self._own_hosts:
+            self._check_host(head)
         call.port = self._port(head)
-        if self._edge is not None:
+        if self.edge is not None:
             head.fields = [field for field in head.fields if not is_method_override(field[0])]
 
         self._decide(exchange, call, head, in_force)
@@ -92,7 +94,7 @@ class InboundPeer:
             except Waiting:
                 call.waits_for = in_force.authenticator
                 return
-        verdict = self._verdict(in_force, head, call)
+        verdict = self._verdict(in_force, seen, head, call)
         if isinstance(verdict, Denied):
             self.runtime.deny(exchange, call, verdict)
             return
@@ -105,8 +107,6 @@ class InboundPeer:
     def _check_host(self, head: RequestHead) -> None:
         """Whoever asked for this service by name when they connected (a sidecar takes no other name) asks for no other
         one on that connection (row C18). Names that are none of a mesh say nothing. Raises Misdirected."""
-        if not self.caller.facts.sni or head.host in self._own_hosts:
-            return
         try:
             named = resolve(head.host, None, "")  # a name without its namespace is the caller's own business
         except RoutingError:
@@ -115,8 +115,8 @@ class InboundPeer:
             raise Misdirected("the host is another service than the one the connection was made to", row="C18")
 
     def _port(self, head: RequestHead) -> int:
-        if self._edge is not None:
-            return self._edge.port
+        if self.edge is not None:
+            return self.edge.port
         if head.port is not None and head.port in self._apps:
             return head.port
         try:
@@ -139,19 +139,18 @@ class InboundPeer:
 
     def judge_again(self, head: RequestHead, call: _ToApp) -> Permit | Denied:
         """With the policy of now. Raises Unauthorized if the user's token does not hold under it."""
-        if self._edge is not None and self._edge.refusal():
+        if self.edge is not None and self.edge.refusal():
             return self._no_plaintext()
         in_force = self.caller.in_force()
         if in_force.authenticator is not None:
             call.user = in_force.authenticator.again(call.user, head, is_exposed=self.caller.is_exposed)
-        return self._verdict(in_force, head, call)
+        return self._verdict(in_force, in_force.at(call.port), head, call)
 
     @staticmethod
-    def _verdict(in_force: InForce, head: RequestHead, call: _ToApp) -> Permit | Denied:
+    def _verdict(in_force: InForce, seen: Seen, head: RequestHead, call: _ToApp) -> Permit | Denied:
         token = call.token if in_force.authenticator is not None else None
         method = head.method.decode("ascii")
-        judge = in_force.at(call.port).judge
-        return judge.authorize(head.host, call.port, method, head.path, head.fields, token)
+        return seen.judge.authorize(head.host, call.port, method, head.path, head.fields, token)
 
     def describe(self, head: RequestHead, call: _ToApp, verdict: Verdict, decision_id: str, at: float) -> Decision:
         """What was decided, for the control plane."""
@@ -173,7 +172,7 @@ class InboundPeer:
 
     def end_if_refused(self) -> bool:
         """Fail what is open on a plaintext connection that may be no longer. True if that is so."""
-        if self._edge is None or not self._edge.refusal():
+        if self.edge is None or not self.edge.refusal():
             return False
         for call in list(self._open):
             self.runtime.deny(call.exchange, call, self._no_plaintext())
@@ -246,7 +245,8 @@ class _ToApp(Call):
             exchange.fail(e)
 
     def release(self) -> None:
-        self._peer.over(self)
+        if self._peer.edge is not None:
+            self._peer.over(self)
         if self.waits_for is not None:
             self.waits_for.forget(self)
         if self._pool is not None:

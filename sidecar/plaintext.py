@@ -30,6 +30,9 @@ from sidecar.telemetry.access_log import rfc3339
 
 log = logging.getLogger(__name__)
 
+YEAR_9999 = 253_370_764_800.0
+"""Its beginning; later dates cannot be written."""
+
 KIND = "plaintext_server"
 """Of `Connection.kind`."""
 
@@ -119,7 +122,7 @@ class PlaintextEdge:
             log.warning("plaintext connections are refused", extra={**facts, "why": _WHY[why]})
         else:
             facts |= {
-                "until": rfc3339(tls.until) if tls.until else "no end",
+                "until": rfc3339(min(tls.until, YEAR_9999)) if tls.until else "no end",
                 "peers": ", ".join(tls.peers) or "everybody",
             }
             log.warning("plaintext connections are taken", extra=facts)

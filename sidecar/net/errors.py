@@ -51,6 +51,10 @@ class OtherService(TlsError):
 
     reason = "other_service"
 
+    def __init__(self, asked_for: str) -> None:
+        super().__init__(f"asked for {asked_for}", row="C26")
+        self.asked_for = asked_for
+
 
 class NotAWorkload(TlsError):
     """The control plane's or an operator's identity, where only workloads call each other."""

@@ -119,6 +119,7 @@ def test_c26_a_server_name_that_is_not_declared_is_refused_and_leads_nowhere(nam
                 pass  # closed before it could even ask
             await eventually(lambda: refusals(it))
             assert refusals(it) == [("C26", "other_service")]
+            assert [one.sni for one in it.log.entries if isinstance(one, RefusedConnection)] == [name.encode()]
             assert it.records == []
         assert app.connections == []
 
