@@ -7,7 +7,20 @@ from __future__ import annotations
 
 import click
 
+from control_plane.cli.policy_history import history
+from control_plane.cli.policy_rollback import rollback
+
+from control_plane.cli.policy_test import test
+
 
 @click.group("policy")
 def policy() -> None:
     """Rehearse policies, and look at their history."""
+
+
+for _verb in (test,):
+    policy.add_command(_verb)
+
+
+for _verb in (history, rollback):
+    policy.add_command(_verb)
