@@ -88,6 +88,9 @@ class InboundPeer:
         # 2 decide; the exchange is live already, so a policy change from here on finds it
         seen = in_force.at(call.port)
         call.source = seen.source
+        if self.edge is not None and self.edge.refusal():
+            self.runtime.deny(exchange, call, self._no_plaintext())
+            return
         if in_force.authenticator is not None:
             try:
                 call.user = in_force.authenticator.admit(call, head, is_exposed=self.caller.is_exposed)

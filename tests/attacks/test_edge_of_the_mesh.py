@@ -21,6 +21,7 @@ from tests.sidecar.support import (
     PORT,
     App,
     calling,
+    rule_for,
     serving,
     two_sides,
 )
@@ -288,6 +289,18 @@ async def test_c29_a_v4_caller_of_a_v6_listener_is_a_v4_address() -> None:
     async with serving(App()) as app, edge(app, tls, listen=Address("::", 0)) as side:
         side.plaintext[PORT] = Address("::1", side.plaintext[PORT].port)
         assert await fetch(side, source="::1") == 0
+
+
+@trio_test
+async def test_c29_a_connection_s_addresses_have_one_spelling_from_the_beginning() -> None:
+    """What is reported of a decision, too: never ::ffff:127.0.0.1."""
+    async with serving(App()) as app, edge(app, PERMISSIVE, allowing(rule_for(WEB)), listen=Address("::", 0)) as side:
+        side.plaintext[PORT] = Address("127.0.0.1", side.plaintext[PORT].port)
+        assert await fetch(side) == 403
+        reported = side.decisions.take()
+    assert reported is not None
+    (decision,) = reported.decisions
+    assert (decision.asked.source_ip, decision.asked.destination_ip) == ("127.0.0.1", "127.0.0.1")
 
 
 @trio_test

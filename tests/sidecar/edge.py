@@ -47,12 +47,14 @@ async def edge(
     listen: Address = ANY,
     now: Callable[[], float] = lambda: NOW,
     timeouts: Timeouts | None = None,
+    sweeps: bool = True,
 ) -> AsyncIterator[Side]:
     """`orders` with a plaintext listener; `tls`: what its port takes, None: no snapshot yet."""
     async with trio.open_nursery() as nursery:
         inbound = Inbound(port=PORT, app=app, protocol=protocol, plaintext=listen)
         side = Side(nursery, Mesh(), ORDERS, inbound=[inbound], now=now, timeouts=timeouts)
-        nursery.start_soon(side.plane.sweep)
+        if sweeps:
+            nursery.start_soon(side.plane.sweep)
         if tls is not None:
             side.apply(policies=policies or (EVERYBODY,), peers=on_port(tls))
         yield side

@@ -14,6 +14,7 @@ from h2.events import ConnectionTerminated, ResponseReceived, StreamReset
 
 from sidecar.http.session import Fields
 from sidecar.plaintext import ENDED, NOT_READY, OTHER_PEER, STRICT, refusal
+from sidecar.rules.slices import at_once
 from sidecar.rules.snapshot import (
     Action,
     AuthorizationPolicy,
@@ -182,6 +183,37 @@ async def test_the_end_date_ends_it_for_new_and_for_open_connections() -> None:
         ended, closed = await side.log_lines(2)
         assert (ended["decision"], ended["rule"]) == ("deny", "peer-authentication")
         assert closed["reason"] == ENDED
+
+
+@trio_test
+async def test_no_request_is_served_after_the_end_even_before_anybody_came_by_to_end_it() -> None:
+    """The connection is still there, its next request is denied; and so is what is judged again by a new snapshot."""
+    time = [NOW]
+    app = Downloads()
+    app.go_on.set()
+    tls = replace(PERMISSIVE, until=NOW + 60)
+    async with serving(app) as address, edge(address, tls, now=lambda: time[0], sweeps=False) as side:
+        async with calling(side.plaintext[PORT]) as caller:
+            await caller.ask()
+            await caller.head()
+            await caller.rest()
+            caller.next_request()
+            time[0] = NOW + 60
+            await caller.ask()
+            assert (await caller.head()).status_code == 403
+            await caller.rest()
+        time[0], app.go_on = NOW, trio.Event()
+        async with calling(side.plaintext[PORT]) as caller:
+            await caller.ask()
+            await caller.head()
+            assert side.runtime.snapshot is not None
+            strict = replace(side.runtime.snapshot, version=2, peer_authentication=on_port(PortTls()))
+            at_once(side.runtime.applying(strict))
+            with pytest.raises(h11.RemoteProtocolError):
+                await caller.rest()
+        assert len(app.requests) == 2
+        denied = [call.denied for _, call in side.records if call.denied]
+        assert [(one.rule, one.version) for one in denied] == [("peer-authentication", 1), ("peer-authentication", 2)]
 
 
 def test_the_answer_is_a_pure_function_of_snapshot_address_and_time() -> None:
