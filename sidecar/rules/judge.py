@@ -25,6 +25,8 @@ REMEMBERED_MAX = 512
 """Verdicts, for all callers with the same rules; when there are more, all are forgotten. Some 150 KiB at most."""
 REMEMBERED_CHARACTERS_MAX = 256
 """Of host, method, path and the headers that policies name together."""
+REMEMBERED_TOKENS_MAX = 64
+"""As long as a verdict is remembered, so is the token it is about, which may be 8 KiB."""
 INDEXED_KEYS_MAX = 8
 SLICE = 64
 """Rules filed between two yields."""
@@ -188,7 +190,7 @@ class Judge:
             verdict = self._judge(Asked(operation_attributes(host, port, method, path), request))
             length = len(host) + len(method) + len(path) + sum([len(value) for _, value in fields])
             if length <= REMEMBERED_CHARACTERS_MAX:
-                if len(self._remembered) >= REMEMBERED_MAX:
+                if len(self._remembered) >= (REMEMBERED_MAX if token is None else REMEMBERED_TOKENS_MAX):
                     self._remembered.clear()
                 self._remembered[asked] = verdict
         return verdict
