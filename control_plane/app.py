@@ -23,6 +23,7 @@ from pathlib import Path
 from certs.spiffe_id import TrustDomain
 from control_plane import logs
 from control_plane.api.admin import AdminApi
+from control_plane.api.changes import ResourceChanges
 from control_plane.api.config import ConfigApi
 from control_plane.api.credentials import OwnCertificate
 from control_plane.api.discovery import DiscoveryApi
@@ -193,10 +194,18 @@ def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServ
         streams_max=limits.streams_per_instance_max,
         now=now,
     )
+    changes = ResourceChanges(
+        store=state.store,
+        registry=state.registry,
+        hub=state.hub,
+        loader=loader,
+        impact_timeout_s=limits.impact_timeout_s,
+        now=now,
+    )
     resources = ConfigApi(
         store=state.store,
         audit=state.audit,
-        registry=state.registry,
+        changes=changes,
         hub=state.hub,
         loader=loader,
         trust_domain=state.trust_domain,
@@ -212,7 +221,16 @@ def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServ
         trust_domain=state.trust_domain,
         now=now,
     )
-    history = HistoryApi(store=state.store, registry=state.registry, trust_domain=state.trust_domain)
+    history = HistoryApi(
+        store=state.store,
+        audit=state.audit,
+        changes=changes,
+        registry=state.registry,
+        hub=state.hub,
+        loader=loader,
+        trust_domain=state.trust_domain,
+        now=now,
+    )
     admin = AdminApi(
         store=state.store,
         authority=state.authority,

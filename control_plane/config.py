@@ -62,6 +62,8 @@ class Limits:
     resources_max: int = 10_000
     history_versions_max: int = 1_000
     """Changes of resources that can be looked up and rolled back to."""
+    impact_timeout_s: float = 2.0
+    """How long to look who gains and who loses by a change, before it is made."""
     join_rate_per_s: float = 1.0
     """Joins from one IP address (security.md G12)."""
     join_burst: int = 20

@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 
 from certs.spiffe_id import TrustDomain
 from control_plane.api.authz import Caller
+from control_plane.api.changes import ResourceChanges, change_message
 from control_plane.audit import AuditLog
 from control_plane.errors import InvalidRequest, NotFound, ResourceExhausted
 from control_plane.model import Change, ResourceKey, ResourceRecord
+from control_plane.policy.across import key_of
 from control_plane.policy.model import MeshConfigSpec, ParsedResource, PolicyErrors
 from control_plane.policy.parse import DEFAULT_NAMESPACE, KINDS, MESH_KIND, parse_documents
-from control_plane.push.hub import Hub, Propagation
+from control_plane.push.hub import Hub
 from control_plane.push.snapshot import WorldLoader
-from control_plane.registry import Registry
 from control_plane.store.base import Store, what_changes
 from protos.hauberk.v1 import config_pb2 as pb
 
-WAIT_S_DEFAULT = 10.0
-WAIT_S_MAX = 300.0
 FILES_MAX = 1_000
 
 
@@ -31,7 +30,7 @@ class ConfigApi:
         *,
         store: Store,
         audit: AuditLog,
-        registry: Registry,
+        changes: ResourceChanges,
         hub: Hub,
         loader: WorldLoader,
         trust_domain: TrustDomain,
@@ -41,7 +40,7 @@ class ConfigApi:
     ) -> None:
         self._store = store
         self._audit = audit
-        self._registry = registry
+        self._changes = changes
         self._hub = hub
         self._loader = loader
         self._trust_domain = trust_domain
@@ -51,22 +50,28 @@ class ConfigApi:
 
     async def apply(self, caller: Caller, request: pb.ApplyRequest) -> pb.ApplyResponse:
         parsed = await self._parse(request.files)
-        together = self._loader.together(parsed)
-        if faults := await asyncio.to_thread(together.faults):
-            raise InvalidRequest("\n".join(faults))
-        warnings = _warnings(parsed) + together.warnings(self._now())
-        records = [self._record(one, caller) for one in parsed]
-        if request.dry_run:
-            changes: Sequence[Change] = [
-                Change(key=one.key, what=what_changes(self._store.resource(one.key), one)) for one in records
-            ]
-            return pb.ApplyResponse(version=self._store.revision, changes=map(_change, changes), warnings=warnings)
-        changes = self._store_all(parsed, records, caller)
-        version = self._store.revision
-        self._hub.notify()
-        response = pb.ApplyResponse(version=version, changes=map(_change, changes), warnings=warnings)
-        if request.wait:
-            response.propagation.CopyFrom(await self._propagation(version, request.wait_timeout_s))
+        async with self._changes.one_at_a_time:
+            self._changes.check_base(request.base_version)
+            together = self._loader.together(parsed)
+            if faults := await asyncio.to_thread(together.faults):
+                raise InvalidRequest("\n".join(faults))
+            response = pb.ApplyResponse(warnings=_warnings(parsed) + together.warnings(self._now()))
+            if not request.skip_impact:
+                response.impact.CopyFrom(await self._changes.impact(self._loader.imagined(together.specs)))
+            records = [self._record(one, caller) for one in parsed]
+            if request.dry_run:
+                changes: Sequence[Change] = [
+                    Change(key=one.key, what=what_changes(self._store.resource(one.key), one)) for one in records
+                ]
+            else:
+                changes = self._store_all(parsed, records, caller)
+            response.version = self._store.revision
+        response.changes.extend(map(change_message, changes))
+        if not request.dry_run:
+            self._hub.notify()
+            if request.wait:
+                propagation = await self._changes.propagation(response.version, request.wait_timeout_s)
+                response.propagation.CopyFrom(propagation)
         return response
 
     async def get(self, _caller: Caller, request: pb.GetRequest) -> pb.GetResponse:
@@ -84,16 +89,26 @@ class ConfigApi:
 
     async def delete(self, caller: Caller, request: pb.DeleteRequest) -> pb.DeleteResponse:
         key = _key(request.kind, request.namespace, request.name)
-        with self._store.transaction():
-            at = self._now()
-            if not self._store.delete_resource(key, at=at, by=caller.name):
+        async with self._changes.one_at_a_time:
+            self._changes.check_base(request.base_version)
+            if self._store.resource(key) is None:
                 raise NotFound(f"there is no {key}, so nothing was deleted")
-            self._audit.append("resource.deleted", at=at, by=caller.name, resource=str(key))
-        version = self._store.revision
-        self._hub.notify()
-        response = pb.DeleteResponse(version=version)
-        if request.wait:
-            response.propagation.CopyFrom(await self._propagation(version, request.wait_timeout_s))
+            response = pb.DeleteResponse()
+            if not request.skip_impact:
+                gone = (key.kind, key.namespace, key.name)
+                rest = [one for one in self._loader.load().specs if key_of(one) != gone]
+                response.impact.CopyFrom(await self._changes.impact(self._loader.imagined(rest)))
+            if not request.dry_run:
+                at = self._now()
+                with self._store.transaction():
+                    self._store.delete_resource(key, at=at, by=caller.name)
+                    self._audit.append("resource.deleted", at=at, by=caller.name, resource=str(key))
+            response.version = self._store.revision
+        if not request.dry_run:
+            self._hub.notify()
+            if request.wait:
+                propagation = await self._changes.propagation(response.version, request.wait_timeout_s)
+                response.propagation.CopyFrom(propagation)
         return response
 
     # --- apply, in parts ---------------------------------------------------------------------------------------------
@@ -113,25 +128,10 @@ class ConfigApi:
                 parsed += await asyncio.to_thread(parse_documents, file.text, file.name)
             except PolicyErrors as error:
                 problems += map(str, error.problems)
-        problems += self._faults(parsed)
+        problems += mesh_faults(parsed, self._trust_domain)
         if problems:
             raise InvalidRequest("\n".join(problems))
         return parsed
-
-    def _faults(self, parsed: Iterable[ParsedResource]) -> list[str]:
-        """What no document shows alone."""
-        faults: list[str] = []
-        first: dict[tuple[str, str, str], str] = {}
-        for one in parsed:
-            if one.key in first:
-                faults.append(f"{one.source}:1: metadata.name: {_named(one)} is there twice, first at {first[one.key]}")
-            first.setdefault(one.key, one.source)
-            if isinstance(one.spec, MeshConfigSpec) and one.spec.trust_domain not in (None, self._trust_domain.name):
-                faults.append(
-                    f"{one.source}:1: spec.trustDomain: is {one.spec.trust_domain}, but this mesh is"
-                    f" {self._trust_domain.name}; a running mesh cannot change its trust domain, leave the field out"
-                )
-        return faults
 
     def _record(self, parsed: ParsedResource, caller: Caller) -> ResourceRecord:
         return ResourceRecord(
@@ -160,12 +160,21 @@ class ConfigApi:
                 self._loader.remember(change.key, self._store.revision, one.spec)
         return changes
 
-    async def _propagation(self, version: int, timeout_s: float) -> pb.Propagation:
-        timeout_s = timeout_s if timeout_s > 0 else WAIT_S_DEFAULT
-        report = await self._hub.wait_acknowledged(
-            version, min(timeout_s, WAIT_S_MAX), lambda key: key in self._registry
-        )
-        return _propagation(report)
+
+def mesh_faults(parsed: Iterable[ParsedResource], trust_domain: TrustDomain) -> list[str]:
+    """What no document shows alone."""
+    faults: list[str] = []
+    first: dict[tuple[str, str, str], str] = {}
+    for one in parsed:
+        if one.key in first:
+            faults.append(f"{one.source}:1: metadata.name: {_named(one)} is there twice, first at {first[one.key]}")
+        first.setdefault(one.key, one.source)
+        if isinstance(one.spec, MeshConfigSpec) and one.spec.trust_domain not in (None, trust_domain.name):
+            faults.append(
+                f"{one.source}:1: spec.trustDomain: is {one.spec.trust_domain}, but this mesh is"
+                f" {trust_domain.name}; a running mesh cannot change its trust domain, leave the field out"
+            )
+    return faults
 
 
 def _check_kind(kind: str) -> None:
@@ -188,11 +197,6 @@ def _named(resource: ParsedResource) -> str:
     return f"{resource.kind} {'/'.join(filter(None, (resource.namespace, resource.name)))}"
 
 
-def _change(change: Change) -> pb.Change:
-    key = change.key
-    return pb.Change(kind=key.kind, namespace=key.namespace, name=key.name, what=change.what)
-
-
 def resource_message(record: ResourceRecord) -> pb.Resource:
     return pb.Resource(
         kind=record.key.kind,
@@ -203,12 +207,4 @@ def resource_message(record: ResourceRecord) -> pb.Resource:
         version=record.version,
         applied_at=record.applied_at,
         applied_by=record.applied_by,
-    )
-
-
-def _propagation(report: Propagation) -> pb.Propagation:
-    return pb.Propagation(
-        acknowledged=report.acknowledged,
-        pending=report.pending,
-        rejected=[pb.Rejection(workload=who, reason=why) for who, why in report.rejected],
     )

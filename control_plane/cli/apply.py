@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         "hauberk apply -f policies/",
         "hauberk apply -f orders.yaml --wait --timeout 5s",
         "hauberk apply -f orders.yaml --dry-run",
+        "hauberk apply -f orders.yaml --confirm",
         "generate-policy | hauberk apply -f -",
     ),
 )
@@ -30,34 +31,45 @@ if TYPE_CHECKING:
     help="A YAML file, a directory of them, or - for standard input. May be given more than once.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would change, but change nothing.")
+@click.option("--confirm", is_flag=True, help="Ask before anything is changed.")
 @wait_options
 @output_option()
 @reaches_control_plane
-def apply(names: tuple[str, ...], *, dry_run: bool, wait: bool, timeout_s: float, output: str, socket: Path) -> None:
+def apply(
+    names: tuple[str, ...], *, dry_run: bool, confirm: bool, wait: bool, timeout_s: float, output: str, socket: Path
+) -> None:
     """Create or update resources from YAML files.
 
     Every document is checked before any is stored: one that is wrong (an unknown field, a key given twice, an identity
-    that cannot be) refuses them all and is named with its file, line and field.
+    that cannot be) refuses them all and is named with its file, line and field. Before anything is stored it is said
+    who gains and who loses what.
     """
-    from control_plane.cli import client, files, propagation
+    from control_plane.cli import client, files, impact, propagation
     from control_plane.cli.output import note, plain, print_data, printable
     from protos.hauberk.v1 import config_pb2
 
-    if dry_run and wait:
-        raise click.UsageError("--dry-run changes nothing, so there is nothing to --wait for; leave one of them out")
-    request = config_pb2.ApplyRequest(
-        files=files.read_sources(names), dry_run=dry_run, wait=wait, wait_timeout_s=timeout_s if wait else 0.0
-    )
-    allowed_s = client.CALL_TIMEOUT_S + (timeout_s if wait else 0.0)
+    impact.check_options(dry_run=dry_run, confirm=confirm, wait=wait)
+    request = config_pb2.ApplyRequest(files=files.read_sources(names), dry_run=True)
     with client.Client(socket) as control_plane:
-        answer = control_plane.call("Config/Apply", request, config_pb2.ApplyResponse, timeout_s=allowed_s)
+
+        def call(asked: config_pb2.ApplyRequest, timeout_s: float) -> config_pb2.ApplyResponse:
+            return control_plane.call("Config/Apply", asked, config_pb2.ApplyResponse, timeout_s=timeout_s)
+
+        answer = call(request, client.CALL_TIMEOUT_S)
+        for warning in answer.warnings:
+            note(printable(f"warning: {warning}"))
+        impact.report(answer.impact)
+        if not dry_run:
+            impact.ask(confirm)
+            seen = answer.impact
+            impact.make_real(request, answer.version, wait, timeout_s)
+            answer = call(request, client.CALL_TIMEOUT_S + request.wait_timeout_s)
+            answer.impact.CopyFrom(seen)
     if output == "table":
         for change in answer.changes:
             click.echo(describe(change, dry_run=dry_run))
     else:
         print_data(plain(answer), output)
-    for warning in answer.warnings:
-        note(printable(f"warning: {warning}"))
     if wait:
         propagation.report(answer.propagation, answer.version, timeout_s)
 

@@ -9,7 +9,6 @@ import click
 
 from control_plane.cli.policy_history import history
 from control_plane.cli.policy_rollback import rollback
-
 from control_plane.cli.policy_test import test
 
 
@@ -18,9 +17,5 @@ def policy() -> None:
     """Rehearse policies, and look at their history."""
 
 
-for _verb in (test,):
-    policy.add_command(_verb)
-
-
-for _verb in (history, rollback):
+for _verb in (test, history, rollback):
     policy.add_command(_verb)

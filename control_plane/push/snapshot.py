@@ -96,11 +96,17 @@ class WorldLoader:
         self._world = replace(self._world, revision=revision)
         return self._world
 
-    def together(self, applied: Sequence[ParsedResource]) -> Together:
-        """All resources as they would be with these. Raises ControlPlaneError as `load` does."""
+    def imagined(self, specs: Sequence[Spec]) -> World:
+        """The world as it would be with these resources and no others. Raises ControlPlaneError as `load` does."""
+        world = self.load()
+        return self._world_of(specs, world.epoch, world.revision, world.anchors_der)
+
+    def together(self, applied: Sequence[ParsedResource], beside: Sequence[Spec] | None = None) -> Together:
+        """All resources as they would be with these, `beside` those (None: those there are). Raises ControlPlaneError
+        as `load` does."""
         world = self.load()
         served = [Served(member=one.spec, ports=_ports(world, one)) for one in world.workloads]
-        return Together(applied, world.specs, default=self._mesh_default, served=served)
+        return Together(applied, world.specs if beside is None else beside, default=self._mesh_default, served=served)
 
     def remember(self, key: ResourceKey, version: int, spec: Spec) -> None:
         """Saves parsing what was parsed just now to validate it."""

@@ -55,10 +55,10 @@ class Target:
     """ "service.namespace" """
     ports: Mapping[int, Protocol]
     """Those its sidecars told; none: not known."""
-    before: Snapshot
-    after: Snapshot
     key: Hashable
     """Equal for targets with the same policies before and the same after."""
+    snapshots: Callable[[], tuple[Snapshot, Snapshot]]
+    """(before, after)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,14 +121,18 @@ def compute(
     """`callers`: the known ones. `targets` may be made while they are read: that takes part of the time."""
     lines: dict[Line, None] = {}
     left_off = 0
+    by_host: dict[Hashable, bool] = {}
     held: dict[Hashable, tuple[list[tuple[Group, list[Difference]]], int]] = {}
     for target in targets:
         if is_expired():
             left_off += 1
             continue
-        pair = Pair(target, now)
-        key = (target.key, tuple(target.ports.items()), target.service if pair.looks_at_hosts else "")
+        alike = (target.key, tuple(target.ports.items()))
+        key = (*alike, target.service if by_host.get(alike) else "")
         if key not in held:
+            pair = Pair(target, now)
+            by_host[alike] = pair.looks_at_hosts
+            key = (*alike, target.service if by_host[alike] else "")
             held[key] = pair.differences(callers, trust_domain, is_expired)
         found, missed = held[key]
         left_off += missed
@@ -155,7 +159,7 @@ class Pair:
 
     def __init__(self, target: Target, now: float) -> None:
         self._target = target
-        self.before, self.after = Side(target.before, now), Side(target.after, now)
+        self.before, self.after = (Side(snapshot, now) for snapshot in target.snapshots())
         name, _, namespace = target.service.partition(".")
         self._hosts = (target.service, name, f"{name}.{namespace}.svc.cluster.local")
 

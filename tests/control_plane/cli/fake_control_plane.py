@@ -25,6 +25,8 @@ REQUESTS: dict[str, type[Message]] = {
     "Config/List": config_pb2.ListRequest,
     "Config/Delete": config_pb2.DeleteRequest,
     "Config/Explain": config_pb2.ExplainRequest,
+    "Config/History": config_pb2.HistoryRequest,
+    "Config/Rollback": config_pb2.RollbackRequest,
     "Admin/CreateToken": admin_pb2.CreateTokenRequest,
     "Admin/Status": admin_pb2.StatusRequest,
 }

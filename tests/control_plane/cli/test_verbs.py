@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -123,8 +124,9 @@ def test_apply_wait_is_done_when_every_sidecar_has_acknowledged(hauberk: Hauberk
     propagation = config_pb2.Propagation(acknowledged=["a", "b"])
     fake.answers["Config/Apply"] = config_pb2.ApplyResponse(version=7, propagation=propagation)
     result = hauberk("apply", "-f", "-", "--wait", "--timeout", "3s")
-    assert (result.exit_code, result.stderr) == (0, "version 7 is in force at 2 sidecars\n")
-    ((_, request),) = fake.asked
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (0, "version 7 is in force at 2 sidecars")
+    (_, looked), (_, request) = fake.asked
+    assert (looked.dry_run, looked.wait) == (True, False)
     assert (request.wait, request.wait_timeout_s) == (True, 3)
 
 
@@ -203,8 +205,10 @@ def test_get_and_delete_name_one_resource(
     result = hauberk("delete", *typed.split())
     name = f"{asked.namespace}/{asked.name}" if asked.namespace else asked.name
     assert (result.exit_code, result.stdout) == (0, f"{asked.kind} {name} deleted\n")
-    deleted = config_pb2.DeleteRequest(kind=asked.kind, namespace=asked.namespace, name=asked.name)
-    assert fake.asked == [("Config/Get", asked), ("Config/Delete", deleted)]
+    named: dict[str, Any] = {"kind": asked.kind, "namespace": asked.namespace, "name": asked.name}
+    looked = config_pb2.DeleteRequest(**named, dry_run=True)
+    deleted = config_pb2.DeleteRequest(**named, base_version=5, skip_impact=True)
+    assert fake.asked == [("Config/Get", asked), ("Config/Delete", looked), ("Config/Delete", deleted)]
 
 
 def test_what_is_not_there_is_a_failure(hauberk: Hauberk, fake: FakeControlPlane) -> None:

@@ -63,7 +63,7 @@ def snapshot(*policies: AuthorizationPolicy, **changes: object) -> Snapshot:
 
 def target(before: Snapshot, after: Snapshot, **ports: Protocol) -> Target:
     held = {int(name[1:]): kind for name, kind in ports.items()} or {8080: Protocol.HTTP1}
-    return Target(service="orders.shop", ports=held, before=before, after=after, key=1)
+    return Target(service="orders.shop", ports=held, key=1, snapshots=lambda: (before, after))
 
 
 def impact_of(before: Snapshot, after: Snapshot, **ports: Protocol) -> Impact:
