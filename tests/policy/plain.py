@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -36,7 +37,7 @@ class InForce:
 
 
 def in_force(text: str, called: Called) -> InForce:
-    documents: list[Json] = [one for one in yaml.safe_load_all(text) if one is not None]
+    documents = _documents(text)
     mesh: Json = next((one["spec"] for one in documents if one["kind"] == "MeshConfig"), {})
     root = mesh.get("rootNamespace", "istio-system")
     written = [one for one in documents if one["kind"] == "AuthorizationPolicy"]
@@ -45,6 +46,11 @@ def in_force(text: str, called: Called) -> InForce:
         default_action=Action[mesh.get("defaultAction", "DENY")],
         trusted_proxies=int(mesh.get("trustedProxiesCount", 0)),
     )
+
+
+@lru_cache(maxsize=8)  # one case after another asks about the same
+def _documents(text: str) -> list[Json]:
+    return [one for one in yaml.safe_load_all(text) if one is not None]
 
 
 def selects(document: Json, called: Called, root: str) -> bool:

@@ -18,6 +18,7 @@ from protos.hauberk.v1 import discovery_pb2 as pb
 from sidecar.rules.authz import Authorizer
 from sidecar.rules.decode import policy_from_proto
 from sidecar.rules.facts import Facts
+from sidecar.rules.judge import AUDITS_MAX
 from sidecar.rules.snapshot import Action, AuthorizationPolicy, Rule, Snapshot
 from tests.policy import naive, strategies
 from tests.policy.naive import Verdict
@@ -80,6 +81,43 @@ def test_the_evaluator_decides_as_the_documentation_says(world: World, some: lis
     # Verdicts are remembered: what was asked in between must not matter.
     for asked in reversed(some):
         assert literally(world, asked) == asked_by_peer(authorizers[0], asked)
+
+
+ASPECTS = ("headers", "token", "source_ip", "principal", "path", "port", "host", "method", "sni", "destination_ip")
+
+
+@SOME
+@given(strategies.worlds, strategies.http_requests, st.lists(strategies.http_requests, min_size=1, max_size=2))
+def test_what_is_remembered_of_one_request_says_nothing_of_another(
+    world: World, first: Facts, others: list[Facts]
+) -> None:
+    """Verdicts and callers are remembered; requests that differ in one thing only are judged by that thing."""
+    authorizer = Authorizer(snapshot(world))
+    for other in others:
+        for name in ASPECTS:
+            for asked in (first, replace(first, **{name: getattr(other, name)}), first):
+                assert literally(world, asked) == asked_by_peer(authorizer, asked)
+
+
+def together(some: list[World]) -> World:
+    """One world with all their policies, but for rules that are for everything, which would hide the others."""
+    policies = [policy for world in some for policy in world.policies]
+    named = [
+        replace(policy, name=f"p{number}", rules=tuple(rule for rule in policy.rules if rule != Rule()))
+        for number, policy in enumerate(policies)
+    ]
+    return replace(some[0], policies=tuple(named))
+
+
+@settings(max_examples=max(20, min(EXAMPLES, 10_000) // 10))
+@given(st.lists(strategies.worlds, min_size=5, max_size=12).map(together), strategies.sweeps)
+def test_among_many_rules_the_first_that_matches_is_found(world: World, some: list[Facts]) -> None:
+    """However rules are looked up, nothing is overlooked and their order stays."""
+    authorizer = Authorizer(snapshot(world))
+    for asked in some:
+        expected = literally(world, asked)
+        expected = replace(expected, audits=expected.audits[:AUDITS_MAX])
+        assert expected == asked_by_peer(authorizer, asked) == asked_whole(authorizer, asked)
 
 
 @SOME
