@@ -51,8 +51,8 @@ bench: $(DEV) $(BENCH)  ## paired runs against Envoy, as ratios; ROUNDS=5 SCENAR
 FUZZ := .venv-fuzz/.made-$(HERE)-$(shell cat requirements.lock tests/oracles/fuzz-requirements.txt | cksum | cut -d' ' -f1)
 FUZZ_SECONDS ?= 25
 
-fuzz: $(FUZZ)  ## atheris on frames and on HPACK, from the inputs in tests/oracles/corpus; FUZZ_SECONDS=25 each
-	@for target in frames hpack; do \
+fuzz: $(FUZZ)  ## atheris on frames, HPACK, policies and snapshots, from the inputs in tests/oracles/corpus; FUZZ_SECONDS=25 each
+	@for target in frames hpack policy snapshot; do \
 	  echo "==> fuzzing $$target for $(FUZZ_SECONDS) s"; \
 	  .venv-fuzz/bin/python -m tests.oracles.fuzz $$target --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS); \
 	done

@@ -15,10 +15,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus"
-TARGETS = ("frames", "hpack")
+TARGETS = ("frames", "hpack", "policy", "snapshot")
+_ENGINES = ["sidecar.http", "hpack", "h2", "hyperframe"]
+INSTRUMENTED = {
+    "frames": _ENGINES,
+    "hpack": _ENGINES,
+    "policy": ["control_plane.policy", "sidecar.rules", "yaml"],
+    "snapshot": ["sidecar.rules"],
+}
 
 
 def main() -> int:
@@ -69,16 +77,28 @@ def _fuzz(target: str, arguments: list[str]) -> int:
     except ImportError:
         sys.stderr.write("atheris is not installed for this Python: run `make fuzz`, which makes a venv that has it\n")
         return 2
-    with atheris.instrument_imports(include=["sidecar.http", "hpack", "h2", "hyperframe"]):
-        from sidecar.http.engines import HTTP2_ENGINES, http2_engine
-        from tests.oracles import fuzz_frames, fuzz_hpack
-
-        for name in HTTP2_ENGINES:
-            http2_engine(name)
-    one_input = {"frames": fuzz_frames.one_input, "hpack": fuzz_hpack.one_input}[target]
+    with atheris.instrument_imports(include=INSTRUMENTED[target]):
+        one_input = _one_input(target)
     atheris.Setup(arguments, one_input)
     atheris.Fuzz()
     return 0
+
+
+def _one_input(target: str) -> Callable[[bytes], None]:
+    if target == "policy":
+        from tests.oracles import fuzz_policy
+
+        return fuzz_policy.one_input
+    if target == "snapshot":
+        from tests.oracles import fuzz_snapshot
+
+        return fuzz_snapshot.one_input
+    from sidecar.http.engines import HTTP2_ENGINES, http2_engine
+    from tests.oracles import fuzz_frames, fuzz_hpack
+
+    for name in HTTP2_ENGINES:
+        http2_engine(name)
+    return {"frames": fuzz_frames.one_input, "hpack": fuzz_hpack.one_input}[target]
 
 
 if __name__ == "__main__":
