@@ -194,6 +194,33 @@ def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServ
         streams_max=limits.streams_per_instance_max,
         now=now,
     )
+    resources, explain, history = _resource_apis(state, limits, decisions, now)
+    admin = AdminApi(
+        store=state.store,
+        authority=state.authority,
+        audit=state.audit,
+        registry=state.registry,
+        hub=state.hub,
+        loader=loader,
+        trust_domain=state.trust_domain,
+        join_port=lambda: state.join_port,
+        release=metadata.version("hauberk"),
+        now=now,
+    )
+    return GrpcServer(
+        methods(identity, discovery, resources, explain, history, admin),
+        certificate=state.certificate,
+        bundle=lambda: state.authority.bundle,
+        limits=limits,
+        now=now,
+    )
+
+
+def _resource_apis(
+    state: _State, limits: Limits, decisions: DecisionLog, now: Callable[[], float]
+) -> tuple[ConfigApi, ExplainApi, HistoryApi]:
+    """What serves hauberk.v1.Config."""
+    loader = state.loader
     changes = ResourceChanges(
         store=state.store,
         registry=state.registry,
@@ -231,25 +258,7 @@ def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServ
         trust_domain=state.trust_domain,
         now=now,
     )
-    admin = AdminApi(
-        store=state.store,
-        authority=state.authority,
-        audit=state.audit,
-        registry=state.registry,
-        hub=state.hub,
-        loader=loader,
-        trust_domain=state.trust_domain,
-        join_port=lambda: state.join_port,
-        release=metadata.version("hauberk"),
-        now=now,
-    )
-    return GrpcServer(
-        methods(identity, discovery, resources, explain, history, admin),
-        certificate=state.certificate,
-        bundle=lambda: state.authority.bundle,
-        limits=limits,
-        now=now,
-    )
+    return resources, explain, history
 
 
 def prepare_data_dir(path: Path) -> None:
