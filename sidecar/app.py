@@ -115,6 +115,8 @@ class Sidecar:
         self.mesh_address = bound_address(self._listeners.mesh)
         self.outbound_address = str(bound_address(self._listeners.outbound)) if self._listeners.outbound else ""
         self.admin_address = str(bound_address(self._listeners.admin))
+        self.plaintext_addresses = {one.port: str(bound_address(sock)) for sock, one in self._listeners.plaintext}
+        """Service's port -> where callers without mTLS come in."""
         self.health_address = str(bound_address(self._listeners.health)) if self._listeners.health else ""
 
     @property
@@ -341,6 +343,7 @@ class Sidecar:
             "instance": self._instance,
             "mesh": str(self.mesh_address),
             "outbound": self.outbound_address,
+            "plaintext": {str(port): address for port, address in self.plaintext_addresses.items()},
             "health": self.health_address,
             "certificate_not_after": svid.not_after if svid else None,
             "certificate_serial": f"{svid.serial:x}" if svid else None,

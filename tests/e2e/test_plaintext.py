@@ -94,6 +94,7 @@ def test_plaintext_begins_and_ends_with_its_peer_authentication(shop: Shop) -> N
     """Refused by default; taken once PERMISSIVE is applied; refused again once it is gone. Members never notice."""
     shop.mesh.apply(EVERYBODY)
     assert shop.get() == 0
+    assert shop.orders.status["plaintext"] == {"8080": f"127.0.0.1:{shop.http1}"}
     shop.mesh.apply(peers("PERMISSIVE"))
     assert shop.get() == 200
     assert ask(shop.web.ports["orders"], "/hello").status == 200

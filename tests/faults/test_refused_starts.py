@@ -205,6 +205,7 @@ def test_a_sidecar_s_port_in_use_is_named_and_the_token_kept(mesh: Mesh, verb: s
         named = [{"listen": address, "service": "billing", "port": 80}]
         fields: list[dict[str, Any]] = [
             {"mesh_listen": address}, {"admin": address}, {"health": address}, {"outbound": {"listen": address}},
+            {"inbound": [Inbound(80, plaintext=address)]},
             {"outbound": {"listen": "off", "ports": named}},
         ]  # fmt: skip
         for changes in fields:
