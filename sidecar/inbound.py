@@ -57,6 +57,10 @@ class InboundPeer:
         self._open: set[_ToApp] = set()
         """Those of a plaintext connection."""
 
+    @property
+    def source_ip(self) -> str:
+        return self.caller.facts.source_ip
+
     def request(self, session: Session, stream: int, fields: Fields, end: bool) -> StreamSink:
         call = _ToApp(self, self._source)
         exchange = self.runtime.begin(session, stream, end, call)
@@ -208,6 +212,10 @@ class _ToApp(Call):
     def token(self) -> Token | None:
         """The user's, verified."""
         return self.user.verified.token if self.user is not None else None
+
+    @property
+    def source_ip(self) -> str:
+        return self._peer.source_ip
 
     def describe(self, verdict: Verdict, decision_id: str, at: float) -> Decision | None:
         head = self.exchange.head

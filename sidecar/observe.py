@@ -82,6 +82,8 @@ class Observer:
             grpc_status=exchange.grpc_status,
             source=call.source,
             destination=call.destination,
+            port=call.port,
+            source_ip=call.source_ip,
             decision=decision,
             rule=verdict.rule if verdict else "",
             snapshot=verdict.version if verdict else call.version,

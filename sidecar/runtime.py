@@ -55,6 +55,11 @@ class Call:
         self.began_at = 0.0
         """Unix seconds; 0 unless the trace is sampled."""
 
+    @property
+    def source_ip(self) -> str:
+        """Of the connection's other end; empty: nothing was judged by it."""
+        return ""
+
     def describe(self, verdict: Verdict, decision_id: str, at: float) -> Decision | None:
         """For the control plane, what was decided with all that policies saw; `at` in Unix seconds. None: nothing was
         judged here."""

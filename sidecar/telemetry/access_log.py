@@ -52,6 +52,10 @@ class Exchange:
     source: str = ""
     """The caller's SPIFFE ID, verified."""
     destination: str = ""
+    port: int = 0
+    """The service's port that was asked for, where it was judged; 0: none was."""
+    source_ip: str = ""
+    """Of the connection's other end, where it was judged."""
     decision: str = ""
     """`names.ALLOW` or `names.DENY`; "" if it never came to one."""
     rule: str = ""
@@ -262,6 +266,8 @@ def _exchange_fields(entry: Exchange, text: _Shortener) -> dict[str, object]:
         names.LOG_GRPC_STATUS: entry.grpc_status,
         names.LOG_SOURCE: text(entry.source),
         names.LOG_DESTINATION: text(entry.destination),
+        names.LOG_PORT: entry.port or None,
+        names.LOG_SOURCE_IP: entry.source_ip,
         names.LOG_DECISION: entry.decision,
         names.LOG_RULE: text(entry.rule),
         names.LOG_SNAPSHOT: entry.snapshot,
