@@ -26,9 +26,9 @@ from sidecar.rules.facts import Json
 from sidecar.rules.paths import canonical
 from sidecar.rules.snapshot import JwtRule, PortTls, Protocol, Snapshot, TlsMode
 
-NO_MUTUAL_TLS = "PeerAuthentication"
+NO_MUTUAL_TLS = "peer-authentication"
 BAD_PATH = "path"
-BAD_TOKEN = "RequestAuthentication"  # noqa: S105  # what denied, not a secret
+BAD_TOKEN = "request-authentication"  # noqa: S105  # what denied, not a secret
 """What denied where no rule came to decide."""
 _ANCHOR_LIFETIME_S = 86_400.0
 _NOWHERE = "?"

@@ -78,7 +78,7 @@ def test_c03_a_path_that_a_sidecar_refuses_is_denied_and_says_why() -> None:
 def test_plaintext_is_refused_where_mutual_tls_is_demanded() -> None:
     """Whatever rules say."""
     open_to_all = POLICY.split("  rules:")[0] + "  rules: [{}]\n"
-    expected = "- {from: plaintext, to: orders.shop, request: GET /, expect: deny, rule: PeerAuthentication}"
+    expected = "- {from: plaintext, to: orders.shop, request: GET /, expect: deny, rule: peer-authentication}"
     assert faults(expected, open_to_all) == []
 
 
@@ -95,7 +95,7 @@ def test_plaintext_is_let_in_until_its_end_and_from_its_peers_only() -> None:
     assert faults(f"- {call} sourceIp: 10.1.1.1, expect: allow}}", policies, before) == []
     assert faults(f"- {call} sourceIp: 11.1.1.1, expect: deny}}", policies, before) == []
     assert faults(f"- {call} expect: deny}}", policies, before) == []
-    assert faults(f"- {call} sourceIp: 10.1.1.1, expect: deny, rule: PeerAuthentication}}", policies, after) == []
+    assert faults(f"- {call} sourceIp: 10.1.1.1, expect: deny, rule: peer-authentication}}", policies, after) == []
 
 
 @pytest.mark.parametrize(("claims", "verdict"), [
