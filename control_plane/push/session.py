@@ -28,9 +28,19 @@ REASON_CHARS_MAX = 1_000
 class Content:
     """A snapshot but for its epoch and version."""
 
-    message: discovery_pb2.Snapshot = field(repr=False)
+    own: discovery_pb2.Snapshot = field(repr=False)
+    shared: discovery_pb2.Snapshot = field(default_factory=discovery_pb2.Snapshot, repr=False)
+    """What others are sent too; large, so it is copied only when it goes out. Neither is ever changed."""
     digest: bytes
     """Equal for equal content."""
+
+    @property
+    def message(self) -> discovery_pb2.Snapshot:
+        """Both, in a message of its own."""
+        whole = discovery_pb2.Snapshot()
+        whole.CopyFrom(self.own)
+        whole.MergeFrom(self.shared)
+        return whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +127,7 @@ class Session:
         self._sent, self._pending = self._pending, None
         self._floor = self._sent.version
         self._unanswered_since = now
-        message = discovery_pb2.Snapshot()
-        message.CopyFrom(self._sent.content.message)
+        message = self._sent.content.message
         message.epoch, message.version = self._sent.epoch, self._sent.version
         return message
 

@@ -206,8 +206,7 @@ def compile_content(world: World, workload: Workload, subscriptions: Iterable[st
     # Deterministic means: map entries sorted. Equal snapshots give equal octets within one build of protobuf, which is
     # all a digest that never leaves this process needs.
     digest = hashlib.sha256(part.digest + message.SerializeToString(deterministic=True)).digest()
-    message.MergeFrom(part.message)
-    return Content(message=message, digest=digest)
+    return Content(own=message, shared=part.message, digest=digest)
 
 
 def _service(world: World, full_name: str) -> pb.Service:

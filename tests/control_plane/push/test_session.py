@@ -19,7 +19,7 @@ WORKLOAD = Workload(workload_id=1, spec=workload_spec(), joined_at=NOW)
 
 
 def content(name: str) -> Content:
-    return Content(message=discovery_pb2.Snapshot(trust_domain=name), digest=name.encode())
+    return Content(own=discovery_pb2.Snapshot(trust_domain=name), digest=name.encode())
 
 
 def session(epoch_held: int = 0, version_held: int = 0) -> Session:
