@@ -4,7 +4,9 @@
     config(_load)   the frozen Config tree, read strictly
     handover        the command line's process becomes the sidecar's (`__main__`), with nothing of it left
     describe        the Config tree as plain data, for /config and for that
-    inbound         THE STRAIGHT LINE from the mesh to the app: understand, decide, connect, relay
+    inbound         THE STRAIGHT LINE from other workloads to the app: understand, decide, connect, relay
+    caller          who is at the other end of such a connection, and what each port makes of them
+    plaintext       who may come without mTLS, until when, and the end of those who may no longer
     outbound        the same from the app into the mesh: understand, resolve, connect, relay
     exchange        one request and its answer, sans-IO, by the table of states and events in `course`
     flow, answers   one direction of its body; an error as an answer
