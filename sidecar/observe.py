@@ -6,8 +6,9 @@ import time
 from typing import Literal
 
 from sidecar.decisions import Decisions
+from sidecar.errors import Unauthorized
 from sidecar.exchange import Exchange
-from sidecar.rules.verdict import Denied, Verdict
+from sidecar.rules.verdict import Denied, Permit, Verdict
 from sidecar.runtime import INBOUND, Call
 from sidecar.telemetry import names
 from sidecar.telemetry.access_log import AccessLog
@@ -16,6 +17,8 @@ from sidecar.telemetry.metrics import Metrics
 from sidecar.telemetry.metrics import Verdict as Word
 from sidecar.telemetry.trace import Tracer
 
+REQUEST_AUTHENTICATION = "request-authentication"
+"""As the deciding rule."""
 AUDITS_MAX = 16
 """Rules named in one span."""
 
@@ -31,22 +34,22 @@ class Observer:
 
     def __call__(self, exchange: Exchange, call: Call) -> None:
         duration_s = exchange.clock() - exchange.started
-        decision = self._decision(call)
-        judged = call.denied or call.permit
-        shadow = judged.shadow if judged else None
-        if judged is not None and (call.denied is not None or shadow is not None or judged.audits):
+        judged = _judged(exchange, call)
+        word: Word = "none" if judged is None else _word(judged)
+        differs, audited = False, False
+        if judged is not None and (word == "deny" or judged.shadow is not None or judged.audits):
+            differs, audited = judged.shadow is not None, bool(judged.audits)
             self._tell(exchange, call, judged)
         if call.direction == INBOUND:
-            word: Word = "deny" if call.denied else "allow" if call.permit else "none"
             self._metrics.request_done("inbound", exchange.status, call.source, duration_s, word)
         else:
             self._metrics.request_done("outbound", exchange.status, call.destination, duration_s)
         if exchange.error is not None and exchange.error.row:
             self._metrics.refused(exchange.error.row, exchange.error.reason)
-        if self._access_log.wants(decision, differs=shadow is not None, audited=bool(judged and judged.audits)):
-            self._access_log.record(self._log_entry(exchange, call, decision, duration_s))
+        if self._access_log.wants(word, differs=differs, audited=audited):
+            self._access_log.record(self._log_entry(exchange, call, judged, duration_s))
         if call.trace is not None and call.trace.sampled and self._tracer.is_exporting:
-            self._span(exchange, call)
+            self._span(exchange, call, judged)
 
     def _tell(self, exchange: Exchange, call: Call, verdict: Verdict) -> None:
         """What somebody may ask about later, or a policy asks to have counted."""
@@ -54,7 +57,7 @@ class Observer:
             self._metrics.audited(call.source, rule)
         if verdict.shadow is not None:
             self._metrics.shadow(call.source, _word(verdict.shadow), verdict.shadow.rule)
-        elif call.denied is None:
+        elif isinstance(verdict, Permit):
             return
         if not exchange.decision_id:
             exchange.decision_id = self._decisions.new_id()  # nobody was told, but the log has it
@@ -64,14 +67,8 @@ class Observer:
                 self._decisions.add(described)
 
     @staticmethod
-    def _decision(call: Call) -> str:
-        if call.denied is not None:
-            return names.DENY
-        return names.ALLOW if call.permit is not None else ""
-
-    @staticmethod
-    def _log_entry(exchange: Exchange, call: Call, decision: str, duration_s: float) -> LogEntry:
-        head, verdict = exchange.head, call.denied or call.permit
+    def _log_entry(exchange: Exchange, call: Call, verdict: Verdict | None, duration_s: float) -> LogEntry:
+        head = exchange.head
         return LogEntry(
             now=time.time(),
             direction=call.direction,
@@ -84,7 +81,7 @@ class Observer:
             destination=call.destination,
             port=call.port,
             source_ip=call.source_ip,
-            decision=decision,
+            decision=_word(verdict) if verdict else "",
             rule=verdict.rule if verdict else "",
             snapshot=verdict.version if verdict else call.version,
             decision_id=exchange.decision_id,
@@ -99,7 +96,7 @@ class Observer:
             endpoint=call.endpoint,
         )
 
-    def _span(self, exchange: Exchange, call: Call) -> None:
+    def _span(self, exchange: Exchange, call: Call, verdict: Verdict | None) -> None:
         """With the wall clock of now: spans of several processes are laid side by side."""
         head = exchange.head
         assert head is not None
@@ -116,10 +113,10 @@ class Observer:
             names.ATTR_DIRECTION: call.direction,
             names.ATTR_SOURCE: call.source,
             names.ATTR_DESTINATION: call.destination,
-            names.ATTR_DECISION: self._decision(call),
+            names.ATTR_DECISION: _word(verdict) if verdict else "",
             names.ATTR_END: exchange.how_ended,
         }
-        if (verdict := call.denied or call.permit) is not None:
+        if verdict is not None:
             attributes[names.ATTR_RULE] = verdict.rule
             attributes[names.ATTR_SNAPSHOT] = verdict.version
             if verdict.audits:
@@ -140,6 +137,14 @@ class Observer:
             attributes=attributes,
             error="" if exchange.how_ended == names.END_COMPLETE else exchange.how_ended,
         )
+
+
+def _judged(exchange: Exchange, call: Call) -> Verdict | None:
+    """The verdict on it. A token that is not taken ends a request before any policy is asked; that is a denial too."""
+    error = exchange.error
+    if isinstance(error, Unauthorized):
+        return Denied(rule=REQUEST_AUTHENTICATION, reason=error.detail or error.title, version=call.version)
+    return call.denied or call.permit
 
 
 def _word(verdict: Verdict) -> Word:

@@ -16,8 +16,8 @@ NEAR_MISSES_MAX = 5
 NEAR_MISSES_LOOKED_AT = 10_000
 HIDDEN = "(hidden)"
 NOBODY = "nobody (plaintext)"
-PEER_AUTHENTICATION = "PeerAuthentication"
-"""As the deciding rule, when no policy was asked."""
+PEER_AUTHENTICATION = "peer-authentication"
+"""As the deciding rule, when no policy was asked; so sidecars call it too."""
 
 
 def caller(principal: SpiffeId | None) -> str:
@@ -44,8 +44,8 @@ def refused_by_peer_authentication(why: str, tls: PortTls, snapshot: Snapshot) -
     """Plaintext to a port that does not take it: no policy is asked."""
     return pb.ExplainResponse(
         allowed=False,
-        rule=PEER_AUTHENTICATION if tls.source else f"{PEER_AUTHENTICATION}, the default of the mesh",
-        reason=why,
+        rule=PEER_AUTHENTICATION,
+        reason=why if tls.source else f"{why}, by the default of the mesh",
         source=tls.source,
         version=snapshot.version,
     )
@@ -79,7 +79,9 @@ def decided(decision: discovery_pb2.Decision, authorizer: Authorizer, facts: Fac
         if decision.rule == DEFAULT_RULE:
             answer.near_misses.extend(_nearest(near_misses(authorizer, facts, NEAR_MISSES_LOOKED_AT), hidden))
     answer.source = authorizer.rule_source(answer.rule)
-    if not hidden and not decision.shadow and (again.allowed, again.rule) != (decision.allowed, decision.rule):
+    by_policy = decision.rule == DEFAULT_RULE or authorizer.rule(decision.rule) is not None
+    is_same = decision.shadow or (again.allowed, again.rule) == (decision.allowed, decision.rule)
+    if by_policy and not is_same and not hidden:
         answer.note = (
             "judged again with what was reported it comes out otherwise: a long value was cut, or more was known"
         )

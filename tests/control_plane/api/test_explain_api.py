@@ -168,9 +168,10 @@ async def test_plaintext_meets_peer_authentication_first(tmp_path: Path) -> None
         late = await explained(operator, **plain)
         await operator.apply(document("PeerAuthentication", mtls={"mode": "DISABLE"}), policy(**callers("web")))
         nameless = await explained(operator, **ASK)
-    assert (default.allowed, default.rule) == (False, "PeerAuthentication, the default of the mesh")
+    assert (default.allowed, default.rule) == (False, "peer-authentication")
+    assert default.reason.endswith("(STRICT), by the default of the mesh")
     assert default.from_identity == "nobody (plaintext)"
-    assert (strict.allowed, strict.rule, strict.source) == (False, "PeerAuthentication", "file0.yaml:1")
+    assert (strict.allowed, strict.rule, strict.source) == (False, "peer-authentication", "file0.yaml:1")
     assert "STRICT" in strict.reason
     assert (stranger.allowed, stranger.reason) == (False, "the port takes plaintext from 10.0.0.0/8 only")
     assert (neighbour.allowed, neighbour.rule, neighbour.note) == (True, "shop/orders#0", "")

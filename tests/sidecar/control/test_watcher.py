@@ -236,6 +236,33 @@ async def test_what_is_said_reaches_the_control_plane() -> None:
 
 
 @trio_test
+async def test_decisions_are_reported_when_there_is_somebody_to_hear_and_nothing_else_to_say() -> None:
+    """Until then they stay where they are: nothing is asked for that could not be sent."""
+    taken: list[int] = []
+
+    def take() -> discovery_pb2.Decisions | None:
+        taken.append(1)
+        return discovery_pb2.Decisions(dropped_count=len(taken)) if len(taken) < 3 else None
+
+    async with linked() as (sidecar, plane, _):
+        sidecar.link.report(take)
+        assert not taken  # not connected yet
+        stream = await plane.streams.receive()
+        await stream.hear("hello")
+        stream.push(snapshot(MESH))
+        await stream.hear("ack")
+        await until(lambda: sidecar.link.connected)
+        sidecar.link.report(take)
+        sidecar.link.report(take)  # before the first could be sent
+        assert len(taken) == 1
+        assert (await stream.hear("decisions")).decisions.dropped_count == 1
+        sidecar.link.report(take)
+        assert (await stream.hear("decisions")).decisions.dropped_count == 2
+        sidecar.link.report(take)  # nothing to tell
+        assert len(taken) == 3
+
+
+@trio_test
 async def test_r03_the_control_plane_dies_and_comes_back() -> None:
     """R03: the snapshot stays, the link says it is down and why, and returns by itself with all it has to say."""
     plane = ControlPlane()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import string
+from typing import Any
 
 import pytest
 import trio
@@ -41,6 +42,9 @@ exchanges = st.builds(
     rule=st.text(max_size=1_000),
     snapshot=st.integers(0, 2**63),
     decision_id=st.text(max_size=64),
+    audit=st.lists(st.text(max_size=300), max_size=20).map(tuple),
+    shadow=st.sampled_from(["", "allow", "deny"]),
+    shadow_rule=st.text(max_size=1_000),
     duration_s=st.floats(min_value=0, max_value=1e6),
     bytes_received=st.integers(0, 2**63),
     bytes_sent=st.integers(0, 2**63),
@@ -78,8 +82,8 @@ class Dropped:
         self.count += count
 
 
-def entry(path: str = "/", decision: str = "allow") -> Exchange:
-    return Exchange(now=NOW, direction="inbound", method="GET", path=path, status=200, decision=decision)
+def entry(path: str = "/", decision: str = "allow", **more: Any) -> Exchange:
+    return Exchange(now=NOW, direction="inbound", method="GET", path=path, status=200, decision=decision, **more)
 
 
 def test_a_line_holds_what_was_decided_and_how_it_ended() -> None:
@@ -153,7 +157,9 @@ def test_d07_any_input_gives_one_short_line_of_printable_ascii(exchange: Exchang
 def test_the_longest_legal_fields_still_fit_one_write(exchange: Exchange) -> None:
     """Even if every field of text is at its worst at the same time."""
     worst = dict.fromkeys(("method", "path", "authority"), b"\xff" * 9_000)
-    names = dict.fromkeys(("source", "destination", "rule", "decision_id", "trace_id", "endpoint"), "\xff" * 9_000)
+    names = dict.fromkeys(
+        ("source", "destination", "rule", "shadow_rule", "decision_id", "trace_id", "endpoint"), "\xff" * 9_000
+    )
     line = render(dataclasses.replace(exchange, **worst, **names))  # type: ignore[arg-type]  # mixed keywords
     assert len(line) <= CHUNK_OCTETS_MAX
     assert json.loads(line)["truncated"] is True
@@ -293,6 +299,38 @@ def test_modes_say_which_exchanges_are_kept(mode: str, kept: list[str | None]) -
         return [line.get("path") for line in lines.lines]
 
     assert trio.run(main) == kept
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept"),
+    [("all", ["/shadow", "/audit", "/plain"]), ("denied", ["/shadow", "/audit"]), ("off", ["/audit"])],
+)
+def test_what_policies_ask_to_be_logged_is_logged(mode: str, kept: list[str]) -> None:
+    """AUDIT is for nothing else; what shadow policies would do is for whoever reads of denials."""
+
+    async def main() -> list[object]:
+        lines = Lines()
+        log = AccessLog(mode, lines.write, on_drop=Dropped())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(log.run)
+            log.record(entry("/shadow", decision="allow", shadow="deny", shadow_rule="shop/new#0"))
+            log.record(entry("/audit", decision="allow", audit=("shop/seen#0", "shop/seen#1")))
+            log.record(entry("/plain", decision="allow"))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        for line in lines.lines:
+            assert (line.get("shadow"), line.get("shadow_rule")) in ((None, None), ("deny", "shop/new#0"))
+            assert line.get("audit") in (None, ["shop/seen#0", "shop/seen#1"])
+        return [line.get("path") for line in lines.lines]
+
+    assert trio.run(main) == kept
+
+
+def test_as_many_audit_rules_are_named_as_there_is_room_for() -> None:
+    """And the line says that there were more."""
+    line = json.loads(render(entry("/", audit=tuple(f"shop/{number}#0" for number in range(1_000)))))
+    assert 100 < len(line["audit"]) < 1_000
+    assert line["truncated"] is True
 
 
 def test_an_unknown_mode_is_refused() -> None:

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar.telemetry.metrics import DURATION_BOUNDS_S, SERIES_MAX, Metrics, resident_memory_octets, watch_loop_lag
+from sidecar.telemetry.metrics import (
+    DURATION_BOUNDS_S,
+    RULE_SERIES_MAX,
+    SERIES_MAX,
+    Metrics,
+    resident_memory_octets,
+    watch_loop_lag,
+)
 from tests.trio_support import trio_test
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -105,6 +112,22 @@ def test_i07_refusals_are_counted_by_row_and_reason_and_bounded() -> None:
         metrics.refused("B02", str(number))
     assert len(series(metrics, "hauberk_refused_total")) == SERIES_MAX + 1
     assert value(metrics, "hauberk_refused_total", row="", reason="other") == SERIES_MAX + 1
+
+
+def test_i07_what_policies_ask_to_be_counted_is_bounded() -> None:
+    """By caller and rule; beyond the bound both are "other", and nothing is lost."""
+    metrics = Metrics(version="1")
+    for number in range(RULE_SERIES_MAX + 10):
+        metrics.audited(f"peer{number}", "shop/seen#0")
+        metrics.shadow(f"peer{number}", "deny", "shop/new#0")
+    metrics.audited("", "shop/seen#0")
+    for name in ("hauberk_audited_requests", "hauberk_shadow_decisions"):
+        (family,) = (one for one in text_string_to_metric_families(metrics.export().decode()) if one.name == name)
+        samples = {tuple(sorted(one.labels.items())): one.value for one in family.samples}
+        assert len(samples) == RULE_SERIES_MAX + 1
+        assert sum(samples.values()) == RULE_SERIES_MAX + 10 + (name == "hauberk_audited_requests")
+        other = {"peer": "other", "rule": "other"} | ({} if "audit" in name else {"verdict": "deny"})
+        assert samples[tuple(sorted(other.items()))] >= 10
 
 
 def test_a_label_cannot_break_its_line() -> None:
