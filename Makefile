@@ -23,7 +23,7 @@ PYTEST := $(PY) -m pytest
 COVERAGE := $(PY) -m coverage
 TEST_JOBS ?= 2
 
-.PHONY: help demo test test-reference bench conformance fuzz lint types lock protos format clean venv setup
+.PHONY: help demo test oidc test-reference bench conformance fuzz lint types lock protos format clean venv setup
 
 help:  ## this text
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' Makefile | expand -t 16
@@ -31,7 +31,7 @@ help:  ## this text
 demo: $(RUNTIME)  ## set everything up and run a small mesh with real services; Ctrl-C ends it
 	@$(VENV)/bin/hauberk demo $(DEMO_ARGS)
 
-test: $(DEV)  ## set everything up and run all tests: the fast ones, then the slow ones
+test: $(DEV) oidc  ## set everything up and run all tests: the fast ones, then the slow ones
 	@$(COVERAGE) erase
 	@echo '==> tests'
 	@$(PYTEST) -n $(TEST_JOBS) -m 'not slow and not conformance' --cov --cov-report=
@@ -40,8 +40,23 @@ test: $(DEV)  ## set everything up and run all tests: the fast ones, then the sl
 	@echo '==> coverage'
 	@$(COVERAGE) report
 
-test-reference: $(DEV)  ## the tests of whole meshes once more, with the reference engine
+test-reference: $(DEV) oidc  ## the tests of whole meshes once more, with the reference engine
 	@$(PYTEST) -n $(TEST_JOBS) -m 'not slow and not conformance' --http2-engine reference tests/e2e tests/interop
+
+# Tokens of users are tested with a provider that is not ours. Without it those tests fail, and say what to install.
+OIDC := tests/interop/oidc
+OIDC_MADE := $(OIDC)/node_modules/.made-$(shell cksum < $(OIDC)/package-lock.json | cut -d' ' -f1)
+
+oidc: $(OIDC_MADE)  ## install the OpenID provider of the tests; needs Node.js >= 20 with npm
+
+$(OIDC_MADE):
+	@if command -v npm >/dev/null; then \
+	  echo '==> installing oidc-provider ($(OIDC)/package-lock.json)'; \
+	  npm ci --prefix $(OIDC) --ignore-scripts --no-audit --no-fund --loglevel=error; \
+	  touch $@; \
+	else \
+	  echo 'make: no npm was found, so tests with an OpenID provider will fail. Install Node.js >= 20 (https://nodejs.org)' >&2; \
+	fi
 
 bench: $(DEV) $(BENCH)  ## paired runs against Envoy, as ratios; ROUNDS=5 SCENARIO='1 4' ENGINE=relay QUICK=1 BENCH_ARGS=...
 	@$(PY) -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(foreach number,$(SCENARIO),--scenario $(number)) \
