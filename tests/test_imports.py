@@ -64,3 +64,16 @@ def test_help_of_the_command_line_loads_no_part_of_either_side() -> None:
     """A user feels what it takes to start."""
     loaded = loaded_by("import control_plane.cli.main")
     assert not {name.partition(".")[0] for name in loaded} & {"grpc", "trio", "cryptography", "yaml", "rich", "sidecar"}
+
+
+JOSE = ("joserfc", "sidecar.jwks", "sidecar.rules.jwt")
+
+
+def test_what_verifies_tokens_is_loaded_with_the_first_rule_about_them(sidecar_modules: set[str]) -> None:
+    """And then it loads no HTTP client, no thread and nothing else that a sidecar does without."""
+    assert not {module for module in sidecar_modules if module.startswith(JOSE)}
+    loaded = loaded_by("import sidecar.__main__, sidecar.jwks.authenticator") - loaded_by("pass")
+    assert {module for module in loaded if module.startswith(JOSE)}
+    wrong = {module for module in loaded - sidecar_modules for name in NOT_AT_REST if module.split(".")[0] == name}
+    assert not wrong
+    assert "urllib.request" not in loaded
