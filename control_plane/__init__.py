@@ -10,6 +10,7 @@ The map, in the order to read it:
 - `ca/`        the certificate authority
 - `tokens`     join tokens: made, spent once, rate-limited
 - `policy/`    parse, check, compile and explain policy documents
+- `decisions`  what sidecars denied, as they reported it, for explain
 - `registry`   which sidecars are there, where they can be reached, and when they are gone
 - `push/`      a snapshot per workload, and getting it to every sidecar (ACK, NACK)
 - `api/`       the gRPC services; `api/authz` says who may call what, `api/server` is the only one that knows gRPC

@@ -13,7 +13,7 @@
     runtime         what both share: the snapshot in force, the exchanges that are open
     data_plane      all of the above wired to sockets, without knowing where policy comes from
 
-    http/           sans-IO protocol sessions behind one interface; two HTTP/2 engines; what may cross; canonical paths
+    http/           sans-IO protocol sessions behind one interface; two HTTP/2 engines; what may cross
     rules/          decisions: pure functions of a frozen Snapshot
     net/            sockets: listeners, TLS, the reactor, the pump, pools
     identity/       joining, the current certificate, its renewal
@@ -22,6 +22,7 @@
 
     admin           /ready /live /metrics /config /status
     observe         what is told of an exchange when it ended
+    decisions       denials on their way to the control plane, bounded, without secrets
     listening       whether the app can be reached past its sidecar, as the kernel tells it
     supervise       `hauberk run`: the sidecar first, then the app (`child`), and out in order
     errors          what can go wrong with a request, and what each side is told

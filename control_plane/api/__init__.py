@@ -4,7 +4,8 @@
 - `callers`    whom a connection's certificate proves
 - `identity`   Join, Renew
 - `discovery`  Watch
-- `config`     Apply, Get, List, Delete, Explain
+- `config`     Apply, Get, List, Delete
+- `explain`    Explain: `questions` reads what is asked, `answers` writes what is answered
 - `admin`      CreateToken, Status
 - `server`     the only one that knows gRPC: ports, credentials, messages in and out, errors to statuses
 - `credentials`  the control plane's own certificate, renewed while it serves

@@ -15,7 +15,7 @@ The proxy enforces with these, and the control plane explains and tests with the
       judge.py         verdicts on requests of callers for whom the same rules are left, remembered
       book.py          all rules grouped by callers, and the authorizer of one caller
       verdict.py       Permit and Denied
-    explain.py    why, and what was the nearest miss
+    explain.py    why, and what was the nearest miss; secrets.py, which headers are not shown
     routing.py    a Host and port -> which service, which of its ports
     slices.py     long computations in slices
     balance.py    which endpoint: power of two choices
