@@ -373,5 +373,6 @@ def _called(axis: str, pattern: str, identity: SpiffeId) -> str:
             f"anybody else in a namespace {pattern}"
         )  # fmt: skip
     if shape_of(pattern)[0] is Shape.EXACT:
-        return str(identity)
+        # Beside whom a rule names stands a name that nobody has.
+        return str(identity) if identity.principal == pattern else f"anybody else in namespace {identity.namespace}"
     return f"anybody else who is {pattern}"

@@ -138,6 +138,15 @@ def test_strangers_are_told_of() -> None:
     assert told(impact_of(snapshot(), to_come)) == ["gains shop/sa/new everything default>shop/orders#0"]
 
 
+def test_names_that_nobody_has_are_not_told() -> None:
+    """Whoever is tried beside a caller that a rule names stands for the rest of its namespace."""
+    named, of_namespace = Rule(sources=FROM_WEB), Rule(sources=(Source(namespaces=("shop",)),), operations=reads("/v"))
+    assert told(impact_of(snapshot(policy(named)), snapshot(policy(named, of_namespace)))) == [
+        "gains shop/sa/admin GET, POST /v default>shop/orders#1",
+        "gains anybody else in namespace shop GET, POST /v default>shop/orders#1",
+    ]
+
+
 def test_conditions_are_named() -> None:
     """Headers, tokens, claims, addresses."""
     trusted = (RequestAuthentication(namespace="shop", name="jwt", jwt_rules=(JwtRule(issuer=ISSUER, discover=True),)),)
