@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import click
 
+from control_plane.cli.policy_diff import diff
 from control_plane.cli.policy_history import history
 from control_plane.cli.policy_rollback import rollback
 from control_plane.cli.policy_test import test
@@ -17,5 +18,5 @@ def policy() -> None:
     """Rehearse policies, and look at their history."""
 
 
-for _verb in (test, history, rollback):
+for _verb in (test, diff, history, rollback):
     policy.add_command(_verb)

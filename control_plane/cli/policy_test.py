@@ -29,11 +29,19 @@ if TYPE_CHECKING:
 )
 @click.argument("names", metavar="FILE...", nargs=-1, required=True)
 @click.option(
-    "--policies", multiple=True, metavar="FILE|DIR",
+    "--policies",
+    multiple=True,
+    metavar="FILE|DIR",
     help="Policies to be tested, besides those that the tests name. May be given more than once.",
-)  # fmt: skip
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True,
-              help="How to print the results.")  # fmt: skip
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print the results.",
+)
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Also write JUnit XML to FILE.")
 @click.option("--sarif", type=click.Path(path_type=Path), metavar="FILE", help="Also write what failed as SARIF 2.1.0.")
 def test(

@@ -61,7 +61,9 @@ EXPECTATION_FIELDS = (
 )  # fmt: skip
 
 _REQUEST = re.compile(r"([A-Z][A-Z0-9._-]*) (\S+)")
-_RULE = re.compile(r"(?:[a-z0-9.-]+/[a-z0-9.-]+(?:#[0-9]{1,5})?|default|peer-authentication|request-authentication|path)")
+_RULE = re.compile(
+    r"(?:[a-z0-9.-]+/[a-z0-9.-]+(?:#[0-9]{1,5})?|default|peer-authentication|request-authentication|path)"
+)
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,16})?")
 """RFC 8259 section 6, of a length that every reader takes."""
 _VERDICTS = {"allow": True, "deny": False}
