@@ -20,6 +20,7 @@ from sidecar.course import TABLE, Event, State
 from sidecar.errors import BadRequest, RequestError, UpstreamFailed
 from sidecar.flow import NO_BODY, Flow
 from sidecar.http import headers
+from sidecar.http.fields import folded
 from sidecar.http.headers import BodyLength, RequestHead, ResponseHead, response_fields
 from sidecar.http.session import ErrorCode, Fields, Session, StreamSink
 
@@ -37,7 +38,7 @@ class Exchange:
     __slots__ = (
         "_down", "_limits", "_of_app", "_request_length", "_response_length", "_stream", "_up", "_up_stream",
         "activity", "clock", "context", "decision_id", "error", "extra_response", "grpc_status", "head", "how_ended",
-        "is_grpc", "on_end", "on_unprocessed", "request", "request_ended", "response", "response_ended",
+        "is_grpc", "on_end", "on_unprocessed", "request", "request_ended", "reserved", "response", "response_ended",
         "response_head", "started", "state", "status", "touched", "upstream_fields",
     )
     # fmt: on
@@ -78,6 +79,8 @@ class Exchange:
         """Request head as it goes upstream."""
         self.extra_response: Fields = []
         """Fields added to whatever is answered."""
+        self.reserved: frozenset[bytes] = frozenset()
+        """Names, as `folded`, that a client cannot say in trailers either: headers that carry a user's claims."""
         self.decision_id = ""
         """On a denial: told to the caller, who may ask an operator why."""
         self.status = 0
@@ -260,7 +263,10 @@ class _Downstream:
             return
         try:
             x._request_length.finish()
-            x.request.finish(headers.admit_trailers(fields, x._limits))
+            admitted = headers.admit_trailers(fields, x._limits)
+            if x.reserved:
+                admitted = [field for field in admitted if folded(field[0]) not in x.reserved]
+            x.request.finish(admitted)
         except RequestError as e:
             x.fail(e)
 

@@ -96,6 +96,7 @@ class InboundPeer:
             self.runtime.deny(exchange, call, self._no_plaintext())
             return
         if in_force.authenticator is not None:
+            exchange.reserved = in_force.authenticator.outputs
             try:
                 call.user = in_force.authenticator.admit(call, head, is_exposed=self.caller.is_exposed)
             except Waiting:

@@ -83,8 +83,10 @@ class Authenticator:
         self._memory = Memory()
         self._rules: dict[JwtRule, JwtRule] = {}
         self._places = Places(())
-        self._outputs: frozenset[bytes] = frozenset()
-        """Folded names of the headers that carry claims."""
+        self.outputs: frozenset[bytes] = frozenset()
+        """Names, as `folded`, of the headers that carry claims."""
+        self._suspects: frozenset[bytes] = frozenset()
+        """And of those in which tokens stand."""
         self.store = KeyStore(config.jwks, rng, clock, spawn, self._news)
 
     def __repr__(self) -> str:
@@ -104,7 +106,8 @@ class Authenticator:
             self._rules.setdefault(rule, known.get(rule, rule))
         in_force = list(self._rules.values())
         self._places = Places(in_force)
-        self._outputs = frozenset(folded(name.encode()) for rule in in_force for name in _output_names(rule))
+        self.outputs = frozenset(folded(name.encode()) for rule in in_force for name in _output_names(rule))
+        self._suspects = self.outputs | self._places.folded_headers
         if not in_force:
             self._memory.clear()
         self.store.keep(in_force)
@@ -168,8 +171,11 @@ class Authenticator:
 
     def _clean(self, head: RequestHead) -> None:
         """Take out what only we may say, and other spellings of where tokens stand."""
-        outputs, is_alias = self._outputs, self._places.is_alias
-        head.fields = [field for field in head.fields if folded(field[0]) not in outputs and not is_alias(field[0])]
+        suspects, crosses = self._suspects, self._crosses
+        head.fields = [field for field in head.fields if folded(field[0]) not in suspects or crosses(field[0])]
+
+    def _crosses(self, name: bytes) -> bool:
+        return folded(name) not in self.outputs and not self._places.is_alias(name)
 
     def _cross(self, head: RequestHead, presented: Presented, verified: Verified) -> None:
         self._clean(head)

@@ -63,6 +63,7 @@ class Places:
         self._params = {place.name: place for place in by_length if place.kind == "param"}
         self._cookies = {place.name: place for place in by_length if place.kind == "cookie"}
         self._by_folded = {folded(name): name for name in self._headers}
+        self.folded_headers = frozenset(self._by_folded)
 
     def rules(self, place: Place) -> Sequence[JwtRule]:
         """Who takes tokens from there."""

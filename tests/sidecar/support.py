@@ -286,6 +286,8 @@ class AppRequest:
         self.method = head.method
         self.target = head.target
         self.fields = [(bytes(n), bytes(v)) for n, v in head.headers]
+        self.trailers: list[tuple[bytes, bytes]] = []
+        """Once the body was read to its end."""
         self._conn = conn
         self._stream = stream
 
@@ -305,6 +307,8 @@ class AppRequest:
             elif isinstance(event, h11.Data):
                 return bytes(event.data)
             else:
+                if isinstance(event, h11.EndOfMessage):
+                    self.trailers = [(bytes(n), bytes(v)) for n, v in event.headers]
                 return b""
 
     async def body(self) -> bytes:

@@ -382,3 +382,20 @@ async def test_a_user_is_verified_once() -> None:
             assert await status(client, pair, token) == 200
         users = [call.user for _, call in pair.orders.records]  # type: ignore[attr-defined]  # calls to the app
         assert len({id(user.verified.token) for user in users}) == 1
+
+
+@trio_test
+async def test_d01_d02_claims_cannot_be_said_in_trailers_either() -> None:
+    """Some apps take a trailer for a header; others that are not ours pass."""
+    rule = rule_of(KEY, output_claim_to_headers=(("x-user", "sub"),))
+    async with asking(rule) as (pair, _, app):
+        stream = await trio.open_tcp_stream(pair.web.app_address.host, pair.web.app_address.port)
+        async with stream:
+            await stream.send_all(
+                b"POST / HTTP/1.1\r\nhost: orders.shop:8080\r\ntransfer-encoding: chunked\r\n\r\n"
+                b"1\r\na\r\n0\r\nX_User: root\r\nx-user: root\r\nx-sum: 7\r\n\r\n"
+            )
+            assert (await stream.receive_some(65_536)).startswith(b"HTTP/1.1 200")
+        ((exchange, _),) = pair.orders.records
+        assert exchange.reserved == {b"x-user"}
+        assert app.requests[0].trailers == [(b"x-sum", b"7")]
