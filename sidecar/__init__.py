@@ -6,6 +6,7 @@
     describe        the Config tree as plain data, for /config and for that
     inbound         THE STRAIGHT LINE from other workloads to the app: understand, decide, connect, relay
     caller          who is at the other end of such a connection, and what each port makes of them
+    authentication  the door to jwks/
     plaintext       who may come without mTLS, until when, and the end of those who may no longer
     outbound        the same from the app into the mesh: understand, resolve, connect, relay
     exchange        one request and its answer, sans-IO, by the table of states and events in `course`
@@ -15,6 +16,7 @@
 
     http/           sans-IO protocol sessions behind one interface; two HTTP/2 engines; what may cross
     rules/          decisions: pure functions of a frozen Snapshot
+    jwks/           users' tokens: where they stand, whose keys verify them; loaded when there is a rule about them
     net/            sockets: listeners, TLS, the reactor, the pump, pools
     identity/       joining, the current certificate, its renewal
     control/        gRPC to the control plane: watch, apply, acknowledge

@@ -354,6 +354,7 @@ class Sidecar:
             "control_plane_connected": bool(link and link.connected),
             "control_plane_error": link.last_error if link else "",
             "clock_skew_s": self._joined.clock_skew_s if self._joined else None,
+            "token_issuers": self._runtime.authentication.issuers() if self._runtime else [],
             "live_exchanges": self._runtime.live_count if self._runtime else 0,
             "pid": os.getpid(),
         }

@@ -45,6 +45,21 @@ class Authentication:
         driver = self._driver
         return Authenticator(self._config, self._rng, driver.tick, driver.spawn, driver.flush)
 
+    def issuers(self) -> list[dict[str, object]]:
+        """Of whose keys we keep: where they come from, whether there are any, and why the last fetch failed."""
+        if self._authenticator is None:
+            return []
+        now = self._driver.clock()
+        return [
+            {
+                "keys_from": keeper.source.jwks_uri or keeper.source.issuer,
+                "has_keys": keeper.keys(now) is not None,
+                "fetches": keeper.fetches,
+                "error": keeper.problem,
+            }
+            for keeper in self._authenticator.store.keepers
+        ]
+
     def sweep(self, now: float) -> None:
         if self._authenticator is not None:
             self._authenticator.sweep(now)

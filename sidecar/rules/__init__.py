@@ -15,6 +15,8 @@ The proxy enforces with these, and the control plane explains and tests with the
       judge.py         verdicts on requests of callers for whom the same rules are left, remembered
       book.py          all rules grouped by callers, and the authorizer of one caller
       verdict.py       Permit and Denied
+    jwt.py        is this token what it says? jwt_json.py reads it strictly, jwt_keys.py knows what may have signed it,
+                  jwt_urls.py where keys may be fetched from
     explain.py    why, and what was the nearest miss; secrets.py, which headers are not shown
     routing.py    a Host and port -> which service, which of its ports
     slices.py     long computations in slices

@@ -86,6 +86,7 @@ class Users:
     mesh: Mesh
     provider: Provider
     web: Member
+    orders: Member
 
     def status(self, token: str, service: str = "orders", path: str = "/hello") -> int:
         return ask(self.web.ports[service], path, headers={"authorization": f"Bearer {token}"}).status
@@ -125,7 +126,7 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Users]:
             mesh.wait_ready(orders, quick, web)
             mesh.apply(*(text for name in ("orders", "quick", "late") for text in documents(name, provider.issuer)))
             mesh.wait_reached(web, "orders", "quick")
-            yield Users(mesh=mesh, provider=provider, web=web)
+            yield Users(mesh=mesh, provider=provider, web=web, orders=orders)
         finally:
             provider.stop()
 
@@ -138,6 +139,8 @@ def test_its_tokens_are_taken_by_discovery(users: Users) -> None:
     seen = json.loads(answer.body)["headers"]
     assert [value for name, value in seen if name == "x-scope"] == ["read"]
     assert not [name for name, _ in seen if name == "authorization"]
+    (issuer,) = users.orders.status["token_issuers"]
+    assert (issuer["keys_from"], issuer["has_keys"], issuer["error"]) == (users.provider.issuer, True, "")
 
 
 def test_e11_e18_a_token_for_somebody_else_is_refused(users: Users) -> None:
