@@ -47,6 +47,8 @@ class ConfigApi:
         self._file_octets_max = file_octets_max
         self._resources_max = resources_max
         self._now = now
+        self._read: dict[tuple[str, str], list[ParsedResource]] = {}
+        """The files of the last apply, by name and text: what a dry run read need not be read again to be applied."""
 
     async def apply(self, caller: Caller, request: pb.ApplyRequest) -> pb.ApplyResponse:
         parsed = await self._parse(request.files)
@@ -119,15 +121,22 @@ class ConfigApi:
             raise InvalidRequest(f"give 1 to {FILES_MAX} files")
         parsed: list[ParsedResource] = []
         problems: list[str] = []
+        read: dict[tuple[str, str], list[ParsedResource]] = {}
         for file in files:
             if len(file.text.encode()) > self._file_octets_max:
                 problems.append(f"{file.name}:0:0: is larger than {self._file_octets_max} octets; split it")
                 continue
             try:
-                # A thread, because a large file takes seconds: sidecars must be heard meanwhile.
-                parsed += await asyncio.to_thread(parse_documents, file.text, file.name)
+                resources = self._read.get((file.name, file.text))
+                if resources is None:
+                    # A thread, because a large file takes seconds: sidecars must be heard meanwhile.
+                    resources = await asyncio.to_thread(parse_documents, file.text, file.name)
             except PolicyErrors as error:
                 problems += map(str, error.problems)
+                continue
+            read[file.name, file.text] = resources
+            parsed += resources
+        self._read = read
         problems += mesh_faults(parsed, self._trust_domain)
         if problems:
             raise InvalidRequest("\n".join(problems))

@@ -55,7 +55,7 @@ def apply(
         def call(asked: config_pb2.ApplyRequest, timeout_s: float) -> config_pb2.ApplyResponse:
             return control_plane.call("Config/Apply", asked, config_pb2.ApplyResponse, timeout_s=timeout_s)
 
-        answer = call(request, client.CALL_TIMEOUT_S)
+        answer = call(request, client.CHANGE_TIMEOUT_S)
         for warning in answer.warnings:
             note(printable(f"warning: {warning}"))
         impact.report(answer.impact)
@@ -63,7 +63,7 @@ def apply(
             impact.ask(confirm)
             seen = answer.impact
             impact.make_real(request, answer.version, wait, timeout_s)
-            answer = call(request, client.CALL_TIMEOUT_S + request.wait_timeout_s)
+            answer = call(request, client.CHANGE_TIMEOUT_S + request.wait_timeout_s)
             answer.impact.CopyFrom(seen)
     if output == "table":
         for change in answer.changes:

@@ -24,6 +24,8 @@ from control_plane.cli.verb import CliError
 
 PACKAGE = "hauberk.v1"
 CALL_TIMEOUT_S = 10.0
+CHANGE_TIMEOUT_S = 60.0
+"""Of what changes policy: ten thousand rules take seconds to read, and to say who gains and who loses by them."""
 SOCKET_PATH_OCTETS_MAX = 107
 """sun_path of unix(7), less its final zero."""
 

@@ -51,12 +51,12 @@ def delete(
         def call(timeout_s: float) -> config_pb2.DeleteResponse:
             return control_plane.call("Config/Delete", request, config_pb2.DeleteResponse, timeout_s=timeout_s)
 
-        answer = call(client.CALL_TIMEOUT_S)
+        answer = call(client.CHANGE_TIMEOUT_S)
         impact.report(answer.impact)
         if not dry_run:
             impact.ask(confirm)
             impact.make_real(request, answer.version, wait, timeout_s)
-            answer = call(client.CALL_TIMEOUT_S + request.wait_timeout_s)
+            answer = call(client.CHANGE_TIMEOUT_S + request.wait_timeout_s)
     full_name = f"{kind} {request.namespace}/{name}" if request.namespace else f"{kind} {name}"
     click.echo(printable(full_name) + (" would be deleted (dry run)" if dry_run else " deleted"))
     if wait:

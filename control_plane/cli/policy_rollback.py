@@ -46,7 +46,7 @@ def rollback(
         def call(timeout_s: float) -> config_pb2.RollbackResponse:
             return control_plane.call("Config/Rollback", request, config_pb2.RollbackResponse, timeout_s=timeout_s)
 
-        answer = call(client.CALL_TIMEOUT_S)
+        answer = call(client.CHANGE_TIMEOUT_S)
         for warning in answer.warnings:
             note(printable(f"warning: {warning}"))
         impact.report(answer.impact)
@@ -54,7 +54,7 @@ def rollback(
             impact.ask(confirm)
             seen = answer.impact
             impact.make_real(request, answer.version, wait, timeout_s)
-            answer = call(client.CALL_TIMEOUT_S + request.wait_timeout_s)
+            answer = call(client.CHANGE_TIMEOUT_S + request.wait_timeout_s)
             answer.impact.CopyFrom(seen)
     if output != "table":
         print_data(plain(answer), output)

@@ -130,10 +130,10 @@ def compute(
         alike = (target.key, tuple(target.ports.items()))
         key = (*alike, target.service if by_host.get(alike) else "")
         if key not in held:
-            pair = Pair(target, now)
+            pair = Pair(target, now, is_expired)
             by_host[alike] = pair.looks_at_hosts
             key = (*alike, target.service if by_host[alike] else "")
-            held[key] = pair.differences(callers, trust_domain, is_expired)
+            held[key] = pair.differences(callers, trust_domain)
         found, missed = held[key]
         left_off += missed
         for group, differences in found:
@@ -157,8 +157,9 @@ def compute(
 class Pair:
     """One called workload, and everybody who may call it."""
 
-    def __init__(self, target: Target, now: float) -> None:
+    def __init__(self, target: Target, now: float, is_expired: Callable[[], bool]) -> None:
         self._target = target
+        self._is_expired = is_expired
         self.before, self.after = (Side(snapshot, now) for snapshot in target.snapshots())
         name, _, namespace = target.service.partition(".")
         self._hosts = (target.service, name, f"{name}.{namespace}.svc.cluster.local")
@@ -178,9 +179,11 @@ class Pair:
                     yield from alternative
 
     def differences(
-        self, callers: Sequence[SpiffeId], trust_domain: TrustDomain, is_expired: Callable[[], bool]
+        self, callers: Sequence[SpiffeId], trust_domain: TrustDomain
     ) -> tuple[list[tuple[Group, list[Difference]]], int]:
         """By group of callers; and how many groups were not looked at whole."""
+        if self._is_expired():  # compiling alone took the time there was
+            return [], 1
         changed = self._changed()
         everything = self._everything_may_differ()
         about_changed = frozenset(id(bound) for rule in changed for one in rule.alternatives for bound in one)
@@ -188,10 +191,15 @@ class Pair:
         missed = 0
         groups = self._groups(callers, trust_domain)
         for tcp, ports in self._spaces():
+            if self._is_expired():
+                return found, missed + len(groups)
             axes, whole = build_axes(self.before, self.after, ports, self._hosts, about_changed, tcp=tcp)
             for group in groups:
+                if self._is_expired():
+                    missed += 1
+                    continue
                 cells, all_of_them = self._cells(axes, group, None if everything else changed, tcp)
-                differences, in_time = self._judge(cells, axes, group, tcp, is_expired)
+                differences, in_time = self._judge(cells, axes, group, tcp)
                 if differences:
                     found.append((group, differences))
                 missed += not (all_of_them and in_time and whole)
@@ -234,13 +242,13 @@ class Pair:
         self, axes: Sequence[Axis], group: Group, changed: Sequence[RuleView] | None, tcp: bool
     ) -> tuple[dict[Cell, None], bool]:
         """Those in which the verdicts can differ, CELLS_MAX at most. False: there are more. `changed` None: all can."""
-        regions = (
-            [[tuple(range(len(axis.classes))) for axis in axes]]
-            if changed is None
-            else [region for rule in changed for region in self._regions(rule, axes, group, tcp)]
-        )
+        regions: Iterable[list[tuple[int, ...]]] = [[tuple(range(len(axis.classes))) for axis in axes]]
+        if changed is not None:
+            regions = (region for rule in changed for region in self._regions(rule, axes, group, tcp))
         cells: dict[Cell, None] = {}
-        for region in regions:
+        for count, region in enumerate(regions):
+            if count % _EXPIRED_EVERY == 0 and self._is_expired():
+                return cells, False
             for cell in itertools.product(*region):
                 if len(cells) >= CELLS_MAX:
                     return cells, False
@@ -275,14 +283,14 @@ class Pair:
         return [0, *side.snapshot.peer_authentication.ports]
 
     def _judge(
-        self, cells: Iterable[Cell], axes: Sequence[Axis], group: Group, tcp: bool, is_expired: Callable[[], bool]
+        self, cells: Iterable[Cell], axes: Sequence[Axis], group: Group, tcp: bool
     ) -> tuple[list[Difference], bool]:
         """False: time ran out."""
         keys = {axis.name: axis.key for axis in axes if axis.key is not None}
         by_kind: defaultdict[tuple[bool, str, str, bool], dict[Cell, Request]] = defaultdict(dict)
         in_time = True
         for count, cell in enumerate(cells):
-            if count % _EXPIRED_EVERY == 0 and is_expired():
+            if count % _EXPIRED_EVERY == 0 and self._is_expired():
                 in_time = False
                 break
             values = {axis.name: axis.classes[number].value for axis, number in zip(axes, cell, strict=True)}

@@ -304,8 +304,8 @@ def every_request(principal: SpiffeId) -> list[Request]:
 @given(before=worlds, after=worlds, caller=st.sampled_from(CALLERS))
 def test_every_line_is_true_and_nothing_is_missed(before: Snapshot, after: Snapshot, caller: SpiffeId) -> None:
     """Held against judging every request of a small world with both evaluators."""
-    pair = Pair(target(before, after), NOW)
-    found, missed = pair.differences(CALLERS, TD, lambda: False)
+    pair = Pair(target(before, after), NOW, lambda: False)
+    found, missed = pair.differences(CALLERS, TD)
     assert missed == 0
     by_caller = {name: differences for group, differences in found for name in group.names}
     for _group, differences in found:
