@@ -72,6 +72,7 @@ class Caller:
         self._certificate = certificate
         self._now = now
         self._in_force: InForce | None = None
+        runtime.callers.add(self)
 
     def __repr__(self) -> str:
         return f"<Caller {self.facts.principal or 'nobody'} from {self.facts.source_ip or 'somewhere'}>"
@@ -79,6 +80,10 @@ class Caller:
     @property
     def is_plaintext(self) -> bool:
         return self._certificate is None
+
+    def forget(self) -> None:
+        """What was in force: a connection that waits for use would keep a large policy in memory that no longer is."""
+        self._in_force = None
 
     def in_force(self) -> InForce:
         """The caller's rules are compiled once per snapshot (and hold a DENY also against `/admin;x`, row C06).

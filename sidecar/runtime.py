@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from random import Random
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from sidecar.authentication import Authentication
 from sidecar.config import Config, Timeouts
@@ -20,6 +21,7 @@ from sidecar.telemetry.trace import TraceContext, Tracer
 
 if TYPE_CHECKING:
     from protos.hauberk.v1.discovery_pb2 import Decision
+    from sidecar.caller import Caller
 
 REJUDGED_SLICE = 32
 """Open exchanges judged again between two yields."""
@@ -91,6 +93,8 @@ class Runtime:
         self._tracer = tracer
         self._observe = observe
         self._live: dict[Exchange, Call] = {}
+        self.callers: WeakSet[Caller] = WeakSet()
+        """Of every connection that is open."""
         self._limits = config.limits
 
     @property
@@ -114,6 +118,8 @@ class Runtime:
         self.authorizer = yield from Authorizer.compiling(snapshot)
         self.snapshot = snapshot
         self.authentication.under(snapshot)
+        for caller in list(self.callers):
+            caller.forget()
         for count, (exchange, call) in enumerate(list(self._live.items()), 1):
             if count % REJUDGED_SLICE == 0:
                 self.driver.flush()

@@ -839,3 +839,16 @@ async def test_a_stream_goes_both_ways_at_once() -> None:
             assert await caller.read() == word.upper()
         await caller.end()
         assert await caller.rest() == b""
+
+
+@trio_test
+async def test_a_connection_that_waits_for_use_keeps_no_policy_that_is_no_longer_in_force() -> None:
+    """A large policy would stay in memory as often as there were versions of it."""
+    async with serving(App()) as app, two_sides(app) as pair:
+        async with calling(pair.web.app_address) as caller:
+            await caller.ask("/")
+            await caller.head()
+            await caller.rest()
+        pair.orders.apply(policies=(allow(WEB),))
+        assert pair.orders.runtime.callers
+        assert [caller._in_force for caller in pair.orders.runtime.callers] == [None]
