@@ -9,6 +9,7 @@ import click
 
 from control_plane.cli.policy_diff import diff
 from control_plane.cli.policy_history import history
+from control_plane.cli.policy_lint import lint
 from control_plane.cli.policy_rollback import rollback
 from control_plane.cli.policy_test import test
 
@@ -18,5 +19,5 @@ def policy() -> None:
     """Rehearse policies, and look at their history."""
 
 
-for _verb in (test, diff, history, rollback):
+for _verb in (test, diff, lint, history, rollback):
     policy.add_command(_verb)

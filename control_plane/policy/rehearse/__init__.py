@@ -2,7 +2,7 @@
 
     sources.py       files -> resources and policy tests, with their places; nothing may be there twice
     mesh.py          a mesh on paper: workloads and resources in, verdicts out, by the way that a mesh takes
-    expectations.py  the kind PolicyTest, read strictly
+    expectations.py  the kind PolicyTest, read strictly; words.py, its values
     trial.py         expectations held against the mesh on paper
     junit.py         what came of them for CI systems
     sarif.py         what was found and where, for code review

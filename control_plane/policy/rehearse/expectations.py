@@ -22,7 +22,6 @@ Besides: `host`, `headers`, `claims`, `sourceIp`, `remoteIp`, `destinationIp`, `
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -34,9 +33,9 @@ from control_plane.policy import documents, values
 from control_plane.policy.documents import Document, Node, Scalar, describe
 from control_plane.policy.model import NOTHING
 from control_plane.policy.reader import Fields, Problems, checked, did_you_mean, list_items, string_map
+from control_plane.policy.rehearse import words
 from control_plane.policy.rehearse.mesh import Call, Inhabitant
 from control_plane.policy.rehearse.sources import TEST_KIND
-from sidecar.rules.addresses import canonical_address
 from sidecar.rules.errors import RoutingError
 from sidecar.rules.facts import Json
 from sidecar.rules.routing import pick_port, resolve
@@ -60,13 +59,6 @@ EXPECTATION_FIELDS = (
     "expect", "rule", "shadow",
 )  # fmt: skip
 
-_REQUEST = re.compile(r"([A-Z][A-Z0-9._-]*) (\S+)")
-_RULE = re.compile(
-    r"(?:[a-z0-9.-]+/[a-z0-9.-]+(?:#[0-9]{1,5})?|default|peer-authentication|request-authentication|path)"
-)
-_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,16})?")
-"""RFC 8259 section 6, of a length that every reader takes."""
-_VERDICTS = {"allow": True, "deny": False}
 _STRANGER = ("nobody-of-this-mesh-knows", "stranger")
 
 
@@ -122,8 +114,8 @@ def read_test(document: Document, file: str, problems: Problems, trust_domain: T
     """As far as it could be read; what could not is in `problems`. `trust_domain`: what a MeshConfig says it is."""
     root = Fields(document.root, "", problems, known=("apiVersion", "kind", "metadata", "spec"))
     root.refuse_others()
-    root.value("apiVersion", _one_of(API_VERSION, what="API version"), required=True, hint=f"write {API_VERSION}")
-    root.value("kind", _one_of(TEST_KIND, what="kind"), required=True)
+    root.value("apiVersion", words.one_of(API_VERSION, what="API version"), required=True, hint=f"write {API_VERSION}")
+    root.value("kind", words.one_of(TEST_KIND, what="kind"), required=True)
     metadata = root.fields_of("metadata", known=("name",))
     name = metadata.value("name", values.dns_subdomain) if metadata is not None else None
     spec_node = root.node_of("spec", required=True)
@@ -145,7 +137,7 @@ def read_test(document: Document, file: str, problems: Problems, trust_domain: T
         source=f"{file}:{document.root.place.line}",
         trust_domain=mesh.trust_domain,
         says_trust_domain=own is not None,
-        default_action=spec.value("defaultAction", _action),
+        default_action=spec.value("defaultAction", words.action),
         now=spec.value("now", values.point_in_time, plain="timestamp"),
         policies=spec.strings("policies", values.printable),
         inhabitants=tuple(mesh.inhabitants.values()),
@@ -194,7 +186,7 @@ def _port(node: Node, path: str, problems: Problems) -> tuple[int, Protocol] | N
     fields = Fields(node, path, problems, known=PORT_FIELDS)
     fields.refuse_others()
     port = fields.value("port", values.port, required=True, plain="int")
-    protocol = fields.value("protocol", _one_of(*(one.value for one in Protocol), what="protocol"))
+    protocol = fields.value("protocol", words.one_of(*(one.value for one in Protocol), what="protocol"))
     return None if port is None else (int(port), Protocol(protocol or "http1"))
 
 
@@ -203,9 +195,9 @@ def _port(node: Node, path: str, problems: Problems) -> tuple[int, Protocol] | N
 
 def _expectation(fields: Fields, mesh: _Mesh, file: str) -> Expectation:
     fields.refuse_others()
-    verdict = fields.value("expect", _verdict)
-    shadow = fields.value("shadow", _verdict)
-    rule = fields.value("rule", _rule)
+    verdict = fields.value("expect", words.verdict)
+    shadow = fields.value("shadow", words.verdict)
+    rule = fields.value("rule", words.rule)
     if not {"expect", "shadow", "rule"} & fields.entries.keys():
         fields.problems.add(fields.node, fields.path_of("expect"), "is missing", "write expect: allow, or deny")
     cases = tuple(_cases(fields, mesh))
@@ -228,7 +220,7 @@ def _cases(fields: Fields, mesh: _Mesh) -> list[Case]:
     if "request" not in fields.entries and not has_http and targets:
         requests = [("GET", "/")]  # nobody looks at it
     else:
-        requests = _one_or_many(fields, "request", _request)
+        requests = _one_or_many(fields, "request", words.request)
     if len(callers) * len(targets) * len(requests) > CASES_MAX:
         fields.problems.add(fields.node, fields.path, f"makes more than {CASES_MAX} calls", "split it")
         return []
@@ -248,7 +240,7 @@ def _template(fields: Fields) -> Call:
     claims_node = fields.node_of("claims")
     claims: Mapping[str, Json] | None = None
     if claims_node is not None:
-        read = _json(claims_node, fields.path_of("claims"), fields.problems)
+        read = words.json(claims_node, fields.path_of("claims"), fields.problems)
         if isinstance(read, Mapping):
             claims = read
         else:
@@ -260,9 +252,9 @@ def _template(fields: Fields) -> Call:
         host=fields.value("host", values.host) or "",
         headers=tuple(_headers(fields)),
         claims=claims,
-        source_ip=fields.value("sourceIp", _address) or "",
-        remote_ip=fields.value("remoteIp", _address),
-        destination_ip=fields.value("destinationIp", _address) or "",
+        source_ip=fields.value("sourceIp", words.address) or "",
+        remote_ip=fields.value("remoteIp", words.address),
+        destination_ip=fields.value("destinationIp", words.address) or "",
         sni=fields.value("sni", values.server_name) or "",
     )
 
@@ -295,31 +287,10 @@ def _headers(fields: Fields) -> list[tuple[str, str]]:
             list_items(value, where, fields.problems) if isinstance(value, documents.Sequence) else [(where, value)]
         )
         for place, item in several:
-            text = checked(item, place, fields.problems, _header_value)
+            text = checked(item, place, fields.problems, words.header_value)
             if header is not None and text is not None:
                 found.append((header, text))
     return found
-
-
-def _json(node: Node, path: str, problems: Problems) -> Json:
-    """What the claims of a token are: numbers and booleans as YAML has them, lists as tuples."""
-    if isinstance(node, documents.Mapping):
-        return {name: _json(value, f"{path}.{name}", problems) for name, (_, value) in node.entries.items()}
-    if isinstance(node, documents.Sequence):
-        return tuple(_json(item, f"{path}[{number}]", problems) for number, item in enumerate(node.items))
-    text, guess = node.text, node.guess
-    if guess in ("int", "float"):
-        if _JSON_NUMBER.fullmatch(text):
-            return int(text) if guess == "int" else float(text)
-        problems.add(node, path, f"YAML reads {values.shown(text)} as a number that JSON has not", f'write "{text}"')
-        return None
-    if guess == "bool" and text in ("true", "false"):
-        return text == "true"
-    if guess == "null":
-        return None
-    if guess:
-        problems.add(node, path, f"YAML reads {values.shown(text)} as {describe(node)}", f'write "{text}"')
-    return text
 
 
 # Single values
@@ -364,50 +335,3 @@ def _target(text: str, mesh: _Mesh) -> tuple[Inhabitant, int]:
         ports = ", ".join(map(str, sorted(inhabitant.ports)))
         what = f"has no port {port}" if colon else "has several ports"
         raise values.BadValue(f"{name} {what}", f"write one of {ports}") from None
-
-
-def _request(text: str) -> tuple[str, str]:
-    matched = _REQUEST.fullmatch(text)
-    if not matched or not matched[2].startswith(("/", "*")):
-        raise values.BadValue(f"{values.shown(text)} is not a request", "write METHOD /PATH: GET /orders/7")
-    return matched[1], matched[2]
-
-
-def _header_value(text: str) -> str:
-    if not (text.isascii() and text.isprintable()):
-        raise values.BadValue(f"{values.shown(text)} is not printable ASCII")
-    return text
-
-
-def _address(text: str) -> str:
-    found = canonical_address(text)
-    if not found:
-        raise values.BadValue(f"{values.shown(text)} is not an address", "write 10.1.2.3 or 2001:db8::1")
-    return found
-
-
-def _rule(text: str) -> str:
-    if not _RULE.fullmatch(text):
-        hint = "write NAMESPACE/POLICY, NAMESPACE/POLICY#INDEX, or default"
-        raise values.BadValue(f"{values.shown(text)} is not the name of a rule", hint)
-    return text
-
-
-def _verdict(text: str) -> bool:
-    if text.lower() not in _VERDICTS:
-        raise values.BadValue(f"{values.shown(text)} is not a verdict", "write allow or deny")
-    return _VERDICTS[text.lower()]
-
-
-def _action(text: str) -> Action:
-    return Action[_one_of("ALLOW", "DENY", what="action")(text)]
-
-
-def _one_of(*known: str, what: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        if text not in known:
-            hint = did_you_mean(text, known) or f"write {' or '.join(known)}"
-            raise values.BadValue(f"{values.shown(text)} is not a known {what}", hint)
-        return text
-
-    return check
