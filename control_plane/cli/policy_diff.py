@@ -118,6 +118,9 @@ def _sides(old: str, new: str, workload_files: Sequence[str], socket: Path) -> t
 
     from control_plane.cli import policy_sources as sources
 
+    for named in (old, new):
+        if named.startswith("@") and named != LIVE and not _is_number(named[1:]):
+            raise click.UsageError(f"{named!r} is neither @live nor @VERSION; a file of that name is ./{named}")
     inventory = sources.inventory(socket) if any(one.startswith("@") for one in (old, new)) else None
     found = sources.live(inventory) if inventory is not None else None
     inhabitants = sources.workloads(workload_files) or (found.inhabitants if found is not None else ())
@@ -128,15 +131,16 @@ def _sides(old: str, new: str, workload_files: Sequence[str], socket: Path) -> t
             assert found is not None
             return replace(found, inhabitants=inhabitants)
         if named.startswith("@"):
-            number = named[1:]
-            if not (number.isascii() and number.isdigit()):
-                raise click.UsageError(f"{named!r} is neither @live nor @VERSION; a file of that name is ./{named}")
-            resources = sources.version(int(number), socket)
+            resources = sources.version(int(named[1:]), socket)
         else:
             resources = tuple(sources.resources_of_sources(sources.read([named])))
         return sources.Side(resources=resources, inhabitants=inhabitants, trust_domain=trust_domain)
 
     return side(old), side(new)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text[:20]) < 2**63
 
 
 def _replay(sides: tuple[Side, Side], logs: Sequence[str], reader: LogReader) -> Replay:
@@ -200,15 +204,16 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 class _Progress:
     """One line on standard error that is written over, if that is a terminal and it takes longer than QUIET_S."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._is_on = sys.stderr.isatty()
-        self._next = time.monotonic() + QUIET_S
+        self._next = clock() + QUIET_S
         self._has_told = False
 
     def tell(self, text: Callable[[], str]) -> None:
-        if self._is_on and time.monotonic() >= self._next:
+        if self._is_on and self._clock() >= self._next:
             self._has_told = True
-            self._next = time.monotonic() + QUIET_S / 2
+            self._next = self._clock() + QUIET_S / 2
             click.echo(f"\r{text()}\x1b[K", err=True, nl=False)
 
     def end(self) -> None:

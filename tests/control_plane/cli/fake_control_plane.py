@@ -27,6 +27,7 @@ REQUESTS: dict[str, type[Message]] = {
     "Config/Explain": config_pb2.ExplainRequest,
     "Config/History": config_pb2.HistoryRequest,
     "Config/Rollback": config_pb2.RollbackRequest,
+    "Config/Inventory": config_pb2.InventoryRequest,
     "Admin/CreateToken": admin_pb2.CreateTokenRequest,
     "Admin/Status": admin_pb2.StatusRequest,
 }

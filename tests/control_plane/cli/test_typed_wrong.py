@@ -34,6 +34,16 @@ USAGE = [
     ("delete ap", "Missing argument 'NAME'"),
     ("delete all x", "no kind of resource"),
     ("delete ap x --dry-run --wait", "leave one of them out"),
+    ("policy test", "Missing argument 'FILE...'"),
+    ("policy test x --junit", "Option '--junit' requires an argument"),
+    ("policy test x -o yaml", "'yaml' is not one of 'table', 'json'"),
+    ("policy diff @live", "Missing argument 'NEW'"),
+    ("policy diff @lve b --replay c", "neither @live nor @VERSION"),
+    ("policy diff a b", "Missing option '--replay'"),
+    ("policy diff a b --replay c --since 24", "write it with a unit, such as 30s"),
+    ("policy diff a b --replay c --since 2026-11-01T00:00:00", "write 2026-11-01T00:00:00Z, or how long ago"),
+    ("policy lint", "look at what is applied with --live"),
+    ("policy lint x --live --workloads y", "leave one of them out"),
     ("policy histroy", "Did you mean 'history'?"),
     ("policy history latest", "'latest' is not a valid integer"),
     ("policy history 0", "0 is not in the range x>=1"),
@@ -76,6 +86,15 @@ FAILED = [
     ("get ap --data-dir {tmp}/" + "x" * 108, "longer than 107 bytes"),
     ("token create --service web --data-dir {tmp}", "no control plane answers"),
     ("delete ap x --data-dir {tmp}", "no control plane answers"),
+    ("policy test {tmp}/none.yaml", "{tmp}/none.yaml: cannot be read"),
+    ("policy test {tmp}/blank.yaml", "no PolicyTest; write one (kind: PolicyTest)"),
+    ("policy test {tmp}/broken.yaml", "{tmp}/broken.yaml:1:1: kind: is missing"),
+    ("policy diff {tmp}/none.yaml @live --replay x --data-dir {tmp}", "no control plane answers"),
+    ("policy diff {tmp}/none.yaml {tmp}/none.yaml --replay x", "{tmp}/none.yaml: cannot be read"),
+    ("policy diff {tmp}/blank.yaml {tmp}/blank.yaml --replay {tmp}/none.log", "{tmp}/none.log: cannot be read"),
+    ("policy lint --live --data-dir {tmp}", "no control plane answers"),
+    ("policy lint {tmp}/broken.yaml", "{tmp}/broken.yaml:1:1: kind: is missing"),
+    ("policy lint {tmp}/blank.yaml", "the files hold no policies"),
     ("policy history --data-dir {tmp}", "no control plane answers"),
     ("policy rollback 5 --data-dir {tmp}", "no control plane answers"),
     ("explain --from a/b --to c GET / --data-dir {tmp}", "no control plane answers"),
@@ -113,6 +132,8 @@ def test_a_failure_is_one_line_and_exit_code_1(typed: str, told: str, hauberk: H
     """It says what is wrong and what to do next, and there is no traceback."""
     (tmp_path / "file").write_bytes(b"a\xff")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "blank.yaml").write_text("# nothing\n")
+    (tmp_path / "broken.yaml").write_text("apiVersion: x\n")
     result = hauberk(*typed.format(tmp=tmp_path).split())
     assert result.exit_code == 1
     assert result.stdout == ""
