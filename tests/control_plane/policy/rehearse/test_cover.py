@@ -4,131 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 
-from hypothesis import assume, event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from certs.spiffe_id import SpiffeId, TrustDomain
 from control_plane.policy.rehearse.cover import alternatives, covers, excluded
-from control_plane.policy.rehearse.possible import view_of
-from sidecar.rules.authz import Authorizer, Facts, Permit, Token
+from control_plane.policy.rehearse.possible import View, view_of
+from sidecar.rules.authz import Authorizer, Facts, Permit
 from sidecar.rules.conditions import Compiler
-from sidecar.rules.snapshot import (
-    Action,
-    AuthorizationPolicy,
-    Operation,
-    PeerAuthentication,
-    Rule,
-    Snapshot,
-    Source,
-    When,
-)
-
-TD = TrustDomain(name="m")
-PATHS = ("/a", "/a/b", "/a/*", "/*", "*b", "*", "/a/{*}", "/a/{**}", "/a;x", "/c%3Bx", "/a*")
-PRINCIPALS = ("m/ns/s/sa/w", "m/ns/s/sa/v", "m/ns/t/sa/w", "m/ns/s/*", "*/sa/w", "*", "m/other")
-NAMESPACES = ("s", "t", "s*", "*")
-BLOCKS = ("10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "0.0.0.0/0", "2001:db8::/32")
-TEXTS = ("a", "ab", "a*", "*b", "*", "c")
-HOSTS = ("o.s", "*.s", "x.t", "*")
-ISSUED = ("i/u", "i/*", "*/u", "*", "j/v")
-
-
-def some(values: tuple[str, ...]) -> st.SearchStrategy[tuple[str, ...]]:
-    return st.lists(st.sampled_from(values), max_size=2, unique=True).map(tuple)
-
-
-sources = st.builds(
-    Source,
-    principals=some(PRINCIPALS), not_principals=some(PRINCIPALS), namespaces=some(NAMESPACES),
-    not_namespaces=some(NAMESPACES), request_principals=some(ISSUED), not_request_principals=some(ISSUED),
-    ip_blocks=some(BLOCKS), not_ip_blocks=some(BLOCKS),
-    remote_ip_blocks=some(BLOCKS), not_remote_ip_blocks=some(BLOCKS),
-)  # fmt: skip
-operations = st.builds(
-    Operation,
-    hosts=some(HOSTS), not_hosts=some(HOSTS), ports=some(("1", "2")), not_ports=some(("1", "2")),
-    methods=some(("GET", "POST", "*")), not_methods=some(("GET", "POST", "P*")),
-    paths=some(PATHS), not_paths=some(PATHS),
-)  # fmt: skip
-KEYS = {
-    "request.headers[x]": TEXTS, "request.auth.claims[g]": TEXTS, "request.auth.audiences": TEXTS,
-    "request.auth.presenter": TEXTS, "source.ip": BLOCKS, "remote.ip": BLOCKS, "destination.ip": BLOCKS,
-    "source.principal": PRINCIPALS, "source.namespace": NAMESPACES, "connection.sni": HOSTS,
-    "destination.port": ("1", "2"), "request.auth.principal": ISSUED, "source.serviceAccount": ("s/w", "t/w"),
-}  # fmt: skip
-
-
-@st.composite
-def whens(draw: st.DrawFn) -> When:
-    key = draw(st.sampled_from(sorted(KEYS)))
-    values, not_values = draw(some(KEYS[key])), draw(some(KEYS[key]))
-    assume(values or not_values)
-    return When(key=key, values=values, not_values=not_values)
-
-
-def few(fields: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
-    """Most fields left out, so that rules cover each other now and then."""
-
-    @st.composite
-    def thinned(draw: st.DrawFn) -> object:
-        value = draw(fields)
-        assert dataclasses.is_dataclass(value)
-        names = [field.name for field in dataclasses.fields(value)]
-        kept = draw(st.sets(st.sampled_from(names), min_size=1, max_size=2))
-        return dataclasses.replace(value, **{name: () for name in names if name not in kept})  # type: ignore[type-var]
-
-    return st.lists(thinned(), max_size=2).map(tuple)
-
-
-rules = st.builds(Rule, sources=few(sources), operations=few(operations), when=st.lists(whens(), max_size=1).map(tuple))
-tokens = st.none() | st.builds(
-    lambda issuer, subject, audiences, groups, azp: Token(
-        issuer=issuer, subject=subject, audiences=tuple(audiences), presenter=azp, expires_at=0.0,
-        claims={"iss": issuer, "sub": subject, "g": tuple(groups)},
-    ),
-    st.sampled_from("ij"), st.sampled_from(["u", "v", ""]), st.lists(st.sampled_from(["a", "ab", "c"]), max_size=2),
-    st.lists(st.sampled_from(["a", "ab", "c", ""]), max_size=2), st.sampled_from(["", "a", "ab"]),
-)  # fmt: skip
-principals = st.sampled_from([None, *(SpiffeId.parse(f"spiffe://{one}") for one in (*PRINCIPALS[:3], "m/other"))])
-ADDRESSES = st.sampled_from(["", "10.1.2.3", "10.9.9.9", "11.0.0.1", "2001:db8::1"])
-
-
-@st.composite
-def facts(draw: st.DrawFn) -> Facts:
-    tcp = draw(st.integers(0, 5)) == 0
-    return Facts(
-        principal=draw(principals),
-        host="" if tcp else draw(st.sampled_from(["o.s", "x.t", "z"])),
-        port=draw(st.sampled_from([1, 2, 3])),
-        method="" if tcp else draw(st.sampled_from(["GET", "POST", "PUT"])),
-        path=""
-        if tcp
-        else draw(st.sampled_from(["/a", "/a/b", "/a/", "/a/b/c", "/a;x", "/a;y", "/b", "/c;x", "/c%3Bx", "/"])),
-        source_ip=draw(ADDRESSES),
-        remote_ip=draw(st.none() | ADDRESSES),
-        destination_ip=draw(ADDRESSES),
-        sni=draw(st.sampled_from(["", "o.s", "x.t"])),
-        headers=tuple(("x", value) for value in draw(st.lists(st.sampled_from(["a", "ab", "c", ""]), max_size=2))),
-        token=None if tcp else draw(tokens),
-    )
+from sidecar.rules.snapshot import Action, AuthorizationPolicy, Rule
+from tests.control_plane.policy.rehearse.rules import facts, rules, snapshot
 
 
 def policy(rule: Rule, action: Action) -> AuthorizationPolicy:
     return AuthorizationPolicy(namespace="s", name="p", action=action, rules=(rule,))
 
 
-def view(rule: Rule, action: Action, proxies: int = 0):  # type: ignore[no-untyped-def]
+def view(rule: Rule, action: Action, proxies: int = 0) -> View:
     return view_of(policy(rule, action), 0, Compiler(allow=action is Action.ALLOW, trusted_proxies_count=proxies))
 
 
 def matches(rule: Rule, action: Action, request: Facts, proxies: int) -> bool:
     """As the evaluator has it."""
-    snapshot = Snapshot(
-        epoch=1, version=1, trust_domain=TD, identity=SpiffeId.for_workload(TD, "s", "o"), service="o", namespace="s",
-        labels={}, default_action=Action.ALLOW, policies=(policy(rule, action),), services={}, trust_anchors_der=(),
-        certificate_lifetime_s=1, peer_authentication=PeerAuthentication(), trusted_proxies_count=proxies,
-    )  # fmt: skip
-    allowed = isinstance(Authorizer(snapshot).authorize(request), Permit)
+    made = dataclasses.replace(snapshot(proxies), policies=(policy(rule, action),))
+    allowed = isinstance(Authorizer(made).authorize(request), Permit)
     return allowed if action is Action.ALLOW else not allowed
 
 
@@ -146,6 +44,7 @@ def narrower(rule: Rule, other: Rule, how: int) -> Rule:
 ACTIONS = [(Action.ALLOW, Action.ALLOW), (Action.DENY, Action.DENY), (Action.ALLOW, Action.DENY)]
 
 
+@settings(deadline=None)
 @given(
     rules,
     rules,
@@ -170,6 +69,7 @@ def test_what_is_covered_is_never_told_apart_by_a_request(
             assert matches(wide, wide_action, request, proxies), request
 
 
+@settings(deadline=None)
 @given(rules, st.sampled_from([Action.ALLOW, Action.DENY]), st.lists(facts(), min_size=5, max_size=20))
 def test_what_can_never_hold_together_never_matches(rule: Rule, action: Action, requests: list[Facts]) -> None:
     """Of a rule all of whose alternatives contradict themselves."""
