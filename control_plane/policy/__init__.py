@@ -12,4 +12,6 @@ across.py    the same of all documents together, and what is wrong with them
 compile.py   what selects one workload; mtls.py makes all its PeerAuthentications into one
 wire.py      how that travels
 explain.py   what the evaluator says about one request
+impact/      who gains and who loses what by a change
+rehearse/    policies tried out before they are in force: tests, recorded calls, lint
 """
