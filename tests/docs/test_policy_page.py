@@ -24,6 +24,7 @@ from control_plane.policy.explain import explain
 from control_plane.policy.model import MeshConfigSpec, ParsedResource, PolicyErrors
 from control_plane.policy.parse import parse_documents
 from control_plane.policy.peer_authentication import PEERS_MAX, PORTS_MAX
+from control_plane.policy.rehearse import expectations
 from sidecar.rules.authz import Facts
 from sidecar.rules.decode import RULES_MAX, VALUES_MAX
 from sidecar.rules.decode_policies import JWKS_CHARS_MAX, JWT_RULES_MAX
@@ -176,6 +177,14 @@ def test_the_page_names_every_field() -> None:
     assert set(when.FIELDS) <= set(codes(section(TEXT, "Conditions")))
     permissive = {f"permissive.{name}" for name in meshconfig.PERMISSIVE_FIELDS}
     assert rows_of("MeshConfig") == {*meshconfig.FIELDS, *permissive} - {"permissive"}
+
+
+def test_the_page_names_every_field_of_a_policy_test() -> None:
+    """In its own section."""
+    assert {*expectations.SPEC_FIELDS, *expectations.EXPECTATION_FIELDS} <= rows_of("PolicyTest")
+    named = set(codes(section(TEXT, "PolicyTest")))
+    assert set(expectations.WORKLOAD_FIELDS) <= named
+    assert {expectations.ANYBODY, expectations.PLAINTEXT} <= named
 
 
 def test_the_page_names_every_key_annotation_and_mode() -> None:

@@ -36,6 +36,7 @@ VARIABLE = (
     (re.compile(r"[+-]\d\.\ds\b"), "<skew>"),
     (re.compile(r"(^|\s)version +\d+"), r"\1version <n>"),
     (re.compile(r"policy version +\d+"), "policy version <n>"),
+    (re.compile(r'"snapshot":\d+'), '"snapshot":<n>'),
     (re.compile(r"(127\.0\.0\.1:<port> +)\d+( +in )"), r"\1<n>\2"),
     (re.compile(r"^\d+( +<time> +)"), r"<n>\1"),
     (re.compile(r"(?<![.\d])\d+\.\d+\.\d+(?![.\d])"), "<release>"),

@@ -117,5 +117,5 @@ def _warned(place: str, subject: str, field: str, text: str) -> Finding:
         subject=subject,
         field=field,
         message=f"{field}: {message}",
-        hint=hint or "see docs/policy.md",
+        hint=hint or "see docs/policy-reference.md",
     )
