@@ -15,8 +15,8 @@ from sidecar.rules.addresses import canonical_address
 from sidecar.rules.authz import Facts, Token
 from sidecar.rules.errors import PathError
 from sidecar.rules.facts import Json
+from sidecar.rules.header_names import HEADER_NAME
 from sidecar.rules.jwt_json import Refused, read_object
-from sidecar.rules.keys import HEADER_NAME
 from sidecar.rules.match import host_of
 from sidecar.rules.paths import canonical
 from sidecar.rules.snapshot import Snapshot

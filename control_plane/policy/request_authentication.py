@@ -18,10 +18,11 @@ from control_plane.policy.selection import SELECTOR_FIELDS, TARGET_FIELDS, read_
 from control_plane.policy.values import BadValue, shown
 from sidecar.rules.decode_policies import JWKS_CHARS_MAX, JWT_RULES_MAX
 from sidecar.rules.facts import Json
+from sidecar.rules.header_names import HEADER_NAME, may_be_set, may_carry_token
 from sidecar.rules.jwt_json import Refused, read_object
 from sidecar.rules.jwt_keys import KeySetRefused, read_key_set
 from sidecar.rules.jwt_urls import discovery_url, parse_url
-from sidecar.rules.keys import CLAIM_DEPTH_MAX, CLAIM_NAME, HEADER_NAME
+from sidecar.rules.keys import CLAIM_DEPTH_MAX, CLAIM_NAME
 from sidecar.rules.snapshot import JwtRule, RequestAuthentication
 
 FIELDS = (*SELECTOR_FIELDS, *TARGET_FIELDS, "jwtRules")
@@ -30,16 +31,6 @@ JWT_FIELDS = (
     "outputPayloadToHeader", "outputClaimToHeaders", "forwardOriginalToken", "timeout", "spaceDelimitedClaims",
 )  # fmt: skip
 
-_HOP_BY_HOP = frozenset({
-    "connection", "keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding",
-    "upgrade",
-})  # fmt: skip
-_NOT_TO_BE_SET = _HOP_BY_HOP | {
-    "authorization", "content-encoding", "content-length", "content-type", "cookie", "expect", "forwarded", "host",
-    "http2-settings", "traceparent", "tracestate", "via", "x-forwarded-client-cert", "x-forwarded-for",
-    "x-forwarded-host", "x-forwarded-proto",
-}  # fmt: skip
-_OURS = "x-hauberk-"
 _SECRET = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _NO_PARAM = frozenset("&=#+%;")
 
@@ -169,14 +160,14 @@ def _is_secret(member: Json) -> bool:
 
 def _header_read(text: str) -> str:
     name = values.header_name(text)
-    if name in _HOP_BY_HOP or name == "host":
+    if not may_carry_token(name):
         raise BadValue(f"{shown(text)} is not a header that reaches the sidecar", "read the token from another")
     return name
 
 
 def _header_set(text: str) -> str:
     name = values.header_name(text)
-    if name in _NOT_TO_BE_SET or name.replace("_", "-").startswith(_OURS):
+    if not may_be_set(name):
         raise BadValue(
             f"{shown(text)} is not a header that claims may be put into", "use one of your own: x-jwt-claims"
         )

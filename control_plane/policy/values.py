@@ -15,7 +15,7 @@ from certs.errors import CertsError
 from certs.spiffe_id import SCHEME, SpiffeId, TrustDomain
 from sidecar.rules.decode import TRUSTED_PROXIES_MAX, VALUE_CHARS_MAX
 from sidecar.rules.decode_policies import TIMEOUT_S_MAX
-from sidecar.rules.keys import HEADER_NAME
+from sidecar.rules.header_names import HEADER_NAME
 from sidecar.rules.match import ANY_SEGMENTS, ONE_SEGMENT, Shape, is_template, shape_of
 from sidecar.rules.routing import DNS_LABEL, PORT_MAX
 

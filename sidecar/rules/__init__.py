@@ -6,7 +6,7 @@ The proxy enforces with these, and the control plane explains and tests with the
     decode.py     the wire form -> Snapshot, whole or not at all; decode_policies.py, decode_values.py are its parts
     facts.py      what is known of one request: the connection's peer, the verified token
     paths.py      one canonical path per request: matched, routed and forwarded
-    keys.py       the attributes a `when` condition may name
+    keys.py       the attributes a `when` condition may name; header_names.py, which headers
     match.py      Istio's string matching: exact, prefix, suffix, presence, path templates; addresses.py, that of IPs
     authz.py      may this caller do this? Facts -> Permit | Denied. Read its docstring first, then in this order:
       conditions.py    the fields of a rule, compiled to tests of attributes (request_facts.py has those of a request)

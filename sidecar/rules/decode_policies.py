@@ -23,6 +23,7 @@ from sidecar.rules.decode_values import (
     values,
 )
 from sidecar.rules.errors import DecodeError
+from sidecar.rules.header_names import HEADER_NAME, may_be_set, may_carry_token
 from sidecar.rules.keys import Attribute, parse_key
 from sidecar.rules.routing import PORT_MAX
 from sidecar.rules.slices import at_once
@@ -212,29 +213,54 @@ def _jwt_rule(message: pb.JwtRule, field: str) -> JwtRule:
     if not 0 <= message.timeout_s <= TIMEOUT_S_MAX:
         raise DecodeError(f"{field}.timeout_s", "is out of bounds")
     texts = partial(_texts, message, field)
+    payload_to, claims_to = _outputs(message, field)
     return JwtRule(
         issuer=text(message.issuer, f"{field}.issuer"),
         audiences=texts("audiences"),
         jwks=message.jwks,
         jwks_uri=text(message.jwks_uri, f"{field}.jwks_uri") if message.jwks_uri else "",
         discover=message.discover,
-        from_headers=tuple(
-            (text(one.name, f"{field}.from_headers"), source_place(one.prefix, f"{field}.from_headers"))
-            for one in message.from_headers
-        ),
+        from_headers=_from_headers(message, f"{field}.from_headers"),
         from_params=texts("from_params"),
         from_cookies=texts("from_cookies"),
-        output_payload_to_header=message.output_payload_to_header
-        and text(message.output_payload_to_header, f"{field}.output_payload_to_header"),
-        output_claim_to_headers=tuple(
-            (text(one.header, f"{field}.output_claim_to_headers"), text(one.claim, f"{field}.output_claim_to_headers"))
-            for one in message.output_claim_to_headers
-        ),
+        output_payload_to_header=payload_to,
+        output_claim_to_headers=claims_to,
         forward_original_token=message.forward_original_token,
         timeout_s=message.timeout_s,
         token_types=texts("token_types"),
         space_delimited_claims=texts("space_delimited_claims"),
     )
+
+
+def _from_headers(message: pb.JwtRule, field: str) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (_header(one.name, f"{field}[{i}].name", may_carry_token), source_place(one.prefix, f"{field}[{i}].prefix"))
+        for i, one in enumerate(message.from_headers)
+    )
+
+
+def _outputs(message: pb.JwtRule, field: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """The header for the payload ("": none), and those for claims. Each is set once."""
+    where = f"{field}.output_claim_to_headers"
+    payload_to = message.output_payload_to_header
+    if payload_to:
+        _header(payload_to, f"{field}.output_payload_to_header", may_be_set)
+    found: dict[str, str] = {}
+    for i, one in enumerate(message.output_claim_to_headers):
+        name = _header(one.header, f"{where}[{i}].header", may_be_set)
+        if name in found or name == payload_to:
+            raise DecodeError(f"{where}[{i}].header", f"{name} is set twice")
+        found[name] = text(one.claim, f"{where}[{i}].claim")
+    return payload_to, tuple(found.items())
+
+
+def _header(name: str, field: str, may_be_used: Callable[[str], bool]) -> str:
+    """What a header is called that is written as it stands here, past every other check of names."""
+    if not HEADER_NAME.fullmatch(name) or name != name.lower():
+        raise DecodeError(field, f"{name[:80]!a} is not the name of a header in lower case")
+    if not may_be_used(name):
+        raise DecodeError(field, f"{name} is not a header that a rule may name here")
+    return name
 
 
 def _texts(message: pb.JwtRule, field: str, name: str) -> tuple[str, ...]:

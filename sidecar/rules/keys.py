@@ -16,12 +16,10 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
-"""RFC 9110 section 5.1."""
+from sidecar.rules.header_names import HEADER_NAME, why_not_seen
+
 CLAIM_NAME = re.compile(r"[^\x00-\x20\x7f\[\]]{1,256}", re.ASCII)
 CLAIM_DEPTH_MAX = 8
-_INSTEAD = {"host": "use hosts in `to`", "traceparent": "it is the mesh's own"}
-"""Headers that are not among a request's fields when it is judged."""
 
 
 class Attribute(Enum):
@@ -80,8 +78,8 @@ def parse_key(text: str) -> Key:
         if len(names) != 1 or not HEADER_NAME.fullmatch(names[0]):
             raise ValueError("name one header: request.headers[x-token]")
         name = names[0].lower()
-        if name in _INSTEAD:
-            raise ValueError(f"the header {name} cannot be looked at: {_INSTEAD[name]}")
+        if why := why_not_seen(name):
+            raise ValueError(f"the header {name} cannot be looked at: {why}")
         return Key(attribute, (name,))
     if not 1 <= len(names) <= CLAIM_DEPTH_MAX or not all(map(CLAIM_NAME.fullmatch, names)):
         raise ValueError(f"name a claim, at most {CLAIM_DEPTH_MAX} deep: request.auth.claims[realm][roles]")

@@ -267,6 +267,56 @@ REFUSED = [
     (f"{JWT}.jwks", "x" * 70_000, "request_authentications[0].jwt_rules[0]"),
     (f"{JWT}.timeout_s", 1e9, "request_authentications[0].jwt_rules[0].timeout_s"),
     (f"{JWT}.audiences", ["a\0"], "request_authentications[0].jwt_rules[0].audiences[0]"),
+    *(
+        (f"{JWT}.output_payload_to_header", name, "request_authentications[0].jwt_rules[0].output_payload_to_header")
+        for name in (
+            ":path",
+            "X-User",
+            "x user",
+            "x-user\r\nx-a",
+            "a" * 129,
+            "host",
+            "content-length",
+            "transfer-encoding",
+            "cookie",
+            "authorization",
+            "x-hauberk-principal",
+            "x_hauberk_principal",
+            "x-forwarded-client-cert",
+            "x.forwarded.for",
+            "x-http-method-override",
+        )
+    ),
+    *(
+        (
+            f"{JWT}.output_claim_to_headers",
+            [pb.ClaimToHeader(header="x-a", claim="a"), pb.ClaimToHeader(header=header, claim=claim)],
+            f"request_authentications[0].jwt_rules[0].output_claim_to_headers[1].{part}",
+        )
+        for header, claim, part in (
+            ("X-User", "sub", "header"),
+            ("", "sub", "header"),
+            ("te", "sub", "header"),
+            ("x-hauberk-principal", "sub", "header"),
+            ("x-a", "sub", "header"),
+            ("x-b", "", "claim"),
+        )
+    ),
+    *(
+        (
+            f"{JWT}.from_headers",
+            [pb.JwtHeader(name=name, prefix=prefix)],
+            f"request_authentications[0].jwt_rules[0].from_headers[0].{part}",
+        )
+        for name, prefix, part in (
+            ("X-Token", "", "name"),
+            ("", "", "name"),
+            (":path", "", "name"),
+            ("connection", "", "name"),
+            ("x-forwarded-client-cert", "", "name"),
+            ("x-token", "a\n", "prefix"),
+        )
+    ),
     ("request_authentications.0.namespace", "Shop", "request_authentications[0].namespace"),
     ("policies.0.rules.0.sources", [pb.Source()], "policies[0].rules[0].sources[0]"),
     ("policies.0.rules.0.operations", [pb.Operation()], "policies[0].rules[0].operations[0]"),

@@ -40,6 +40,7 @@ def test_a_claim_may_be_nested() -> None:
         ("request.headers[a b]", "name one header"),
         ("request.headers[:method]", "name one header"),
         ("request.headers[Host]", "use hosts"),
+        ("request.headers[Traceparent]", "the mesh's own"),
         ("request.auth.claims", "name a claim"),
         ("request.auth.claims[]", "name a claim"),
         ("request.auth.claims" + "[a]" * (CLAIM_DEPTH_MAX + 1), "name a claim"),
@@ -51,6 +52,33 @@ def test_h01_an_attribute_that_is_not_known_is_refused(text: str, why: str) -> N
     """A condition that nothing understands must not become none."""
     with pytest.raises(ValueError, match=why.replace("[", r"\[")):
         parse_key(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("X-Forwarded-Client-Cert", "only the mesh sets it"),
+        ("x_forwarded_client_cert", "only the mesh sets it"),
+        ("x-hauberk-principal", "use principals"),
+        ("X_Hauberk_Anything", "use principals"),
+        ("Connection", "about one connection"),
+        ("keep-alive", "about one connection"),
+        ("Proxy-Authorization", "about one connection"),
+        ("transfer-encoding", "about one connection"),
+        ("upgrade", "about one connection"),
+        ("http2-settings", "about one connection"),
+    ],
+)
+def test_h01_a_header_that_no_request_has_when_it_is_judged_is_refused(name: str, why: str) -> None:
+    """As a DENY such a condition would protect nothing."""
+    with pytest.raises(ValueError, match=f"the header {name.lower()} cannot be looked at: .*{why}"):
+        parse_key(f"request.headers[{name}]")
+
+
+@pytest.mark.parametrize("name", ["te", "content-length", "x-forwarded-for", "authorization", "cookie", "expect"])
+def test_a_header_that_crosses_may_be_looked_at(name: str) -> None:
+    """Also one that says something about the message."""
+    assert parse_key(f"request.headers[{name}]").names == (name,)
 
 
 @given(st.text(max_size=60))
