@@ -234,7 +234,8 @@ class _Judge:
         possible = views.possible(_known(snapshot, facts, port is not None, has_no_token=not views.has_users))
         if possible.allowed is None:
             return possible.form, None, possible.missing
-        verdict = mesh.authorizer(inhabitant).authorize(facts)
+        judge = mesh.authorizer(inhabitant).for_peer(facts.peer)
+        verdict = judge.authorize(facts.host, facts.port, facts.method, facts.path)
         # What is not known makes no difference, so the evaluator says the same without it; the rule it names is one
         # that decides whatever is not known, or the default.
         return possible.form, Verdict(isinstance(verdict, Permit), verdict.rule), frozenset()
