@@ -20,7 +20,8 @@ in_background() {
 
 # until_so COMMAND...: waits half a minute at most
 until_so() {
-  for ((tries = 150; tries > 0; tries--)); do
+  local end=$((SECONDS + 30))
+  while [ $SECONDS -lt $end ]; do
     "$@" >/dev/null 2>&1 && return
     sleep 0.2
   done
