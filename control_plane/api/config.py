@@ -12,6 +12,7 @@ from control_plane.audit import AuditLog
 from control_plane.errors import InvalidRequest, NotFound, ResourceExhausted
 from control_plane.model import Change, ResourceKey, ResourceRecord
 from control_plane.policy.across import key_of
+from control_plane.policy.check import told_once
 from control_plane.policy.model import MeshConfigSpec, ParsedResource, PolicyErrors
 from control_plane.policy.parse import DEFAULT_NAMESPACE, KINDS, MESH_KIND, parse_documents
 from control_plane.push.hub import Hub
@@ -198,8 +199,8 @@ def _key(kind: str, namespace: str, name: str) -> ResourceKey:
 
 
 def _warnings(parsed: Iterable[ParsedResource]) -> list[str]:
-    """What is legal and probably not meant, with its place."""
-    return [f"{one.source}: {warning}" for one in parsed for warning in one.warnings]
+    """What is legal and probably not meant, or means more in Istio, with its places."""
+    return told_once((one.source, sentence) for one in parsed for sentence in (*one.warnings, *one.notes))
 
 
 def _named(resource: ParsedResource) -> str:

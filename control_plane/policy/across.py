@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from itertools import islice
 from typing import TypeVar
 
 from control_plane.policy.check import WARNINGS_MAX
-from control_plane.policy.compile import Member, selects
+from control_plane.policy.compile import Member, Selectable, peer_authentication_for, selects
 from control_plane.policy.model import (
     MeshConfigSpec,
     ParsedResource,
@@ -22,7 +23,7 @@ from control_plane.policy.own_annotations import PLAINTEXT_FROM, PLAINTEXT_UNTIL
 from sidecar.rules.decode import RULES_MAX, VALUES_MAX
 from sidecar.rules.decode_policies import JWT_RULES_MAX
 from sidecar.rules.keys import Attribute, parse_key
-from sidecar.rules.snapshot import Action, Operation, Protocol, Rule, Source
+from sidecar.rules.snapshot import Action, Operation, PortTls, Protocol, Rule, Source, TlsMode
 
 FAULTS_MAX = 100
 S = TypeVar("S")
@@ -103,6 +104,7 @@ class Together:
         for peer in self._of_kind(PeerAuthenticationSpec):
             if key_of(peer) in self._applied:
                 yield from self._peer_warnings(peer, now)
+        yield from self._token_warnings(now)
         for policy in self._of_kind(PolicySpec):
             if key_of(policy) in self._applied:
                 yield from self._policy_warnings(policy)
@@ -130,6 +132,36 @@ class Together:
         if one.namespace == other.namespace and one.selection == other.selection:
             return True
         return any(self._selects(one, served) and self._selects(other, served) for served in self._served)
+
+    def _token_warnings(self, now: float) -> Iterator[str]:
+        """Whose workloads take plaintext, in which nobody but the machine itself may show a token (row E26)."""
+        peers = self._of_kind(PeerAuthenticationSpec)
+        if not any(spec.takes_plaintext for spec in peers):
+            return
+        applied = {spec.source for spec in peers if key_of(spec) in self._applied}
+        exposed = _Exposed(peers, self.mesh, now)
+        for spec in self._of_kind(RequestAuthenticationSpec):
+            is_applied = key_of(spec) in self._applied
+            for name, member in self._those_of(spec):
+                sources = exposed.sources(member)
+                by = next((one for one in sources if is_applied or one in applied), "")
+                if by:
+                    place = spec.authentication.source if is_applied else by
+                    users = f"{spec.namespace}/{spec.authentication.name}"
+                    yield (
+                        f"{place}: spec: {name} takes plaintext ({by}) and tokens (RequestAuthentication {users}): a"
+                        " token in plaintext from another machine is refused; let callers with tokens use mTLS"
+                    )
+                    break
+
+    def _those_of(self, spec: RequestAuthenticationSpec) -> Iterator[tuple[str, Member]]:
+        """The workloads a resource selects, by name; and one such as it asks for, which need not be there yet."""
+        for served in self._served:
+            if self._selects(spec, served):
+                yield f"{served.member.service}.{served.member.namespace}", served.member
+        service = min(spec.selection.services, default="")
+        labels = spec.selection.labels
+        yield "what it selects", Selectable(namespace=spec.namespace, labels=labels, service=service)
 
     def _policy_warnings(self, spec: PolicySpec) -> Iterator[str]:
         policy = spec.policy
@@ -183,6 +215,34 @@ def _excess(specs: Iterable[Spec]) -> list[str]:
         (jwt_count, JWT_RULES_MAX, "jwtRules"),
     )
     return [f"{count} {what}, more than {most}" for count, most, what in counts if count > most]
+
+
+class _Exposed:
+    """Which workloads take plaintext from other machines, each asked once."""
+
+    def __init__(self, specs: Iterable[PeerAuthenticationSpec], mesh: MeshConfigSpec, now: float) -> None:
+        self._mesh, self._now = mesh, now
+        self._by_namespace: dict[str, list[PeerAuthenticationSpec]] = {}
+        for spec in specs:
+            self._by_namespace.setdefault(spec.namespace, []).append(spec)
+        self._known: dict[int, tuple[Member, list[str]]] = {}
+
+    def sources(self, member: Member) -> list[str]:
+        """Of the PeerAuthentications that make it so."""
+        if id(member) not in self._known:  # with the member, so that nothing else gets its id
+            self._known[id(member)] = member, self._ask(member)
+        return self._known[id(member)][1]
+
+    def _ask(self, member: Member) -> list[str]:
+        namespaces = dict.fromkeys((member.namespace, self._mesh.root_namespace))
+        specs = [spec for name in namespaces for spec in self._by_namespace.get(name, ())]
+        found = peer_authentication_for(specs, member, self._mesh)
+        return [tls.source for tls in (found.rest, *found.ports.values()) if self._is_exposed(tls)]
+
+    def _is_exposed(self, tls: PortTls) -> bool:
+        if tls.mode is TlsMode.STRICT or 0 < tls.until <= self._now:
+            return False
+        return not tls.peers or not all(ip_network(peer).is_loopback for peer in tls.peers)
 
 
 def values_in(rule: Rule) -> int:

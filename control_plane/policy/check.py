@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from control_plane.policy.model import (
     ROOT_NAMESPACE,
@@ -16,6 +16,7 @@ from sidecar.rules.match import Shape, is_template, shape_of
 from sidecar.rules.snapshot import Action, AuthorizationPolicy, Rule, Source, TlsMode, When
 
 WARNINGS_MAX = 50
+PLACES_MAX = 3
 EVERYWHERE = frozenset({"0.0.0.0/0", "::/0"})
 _VERBS = {Action.ALLOW: "allows", Action.DENY: "denies", Action.AUDIT: "records"}
 
@@ -59,6 +60,37 @@ def _request_warnings(spec: RequestAuthenticationSpec) -> Iterator[str]:
     for number, rule in enumerate(rules):
         if not rule.audiences:
             yield f"spec.jwtRules[{number}]: takes tokens that were made for other services; name your audiences"
+
+
+def stricter_than_istio(spec: RequestAuthenticationSpec) -> tuple[str, ...]:
+    """Where the same document means less than Istio would make of it. There is nothing to mend."""
+    rules = spec.authentication.jwt_rules
+    found: list[str] = []
+    if rules:
+        found.append(
+            "spec.jwtRules: a token without exp or aud, for more than a day (exp - iat), or signed with a shared key"
+            " (HS) is refused (Istio takes it)"
+        )
+    by_default = [n for n, rule in enumerate(rules) if not (rule.from_headers or rule.from_params or rule.from_cookies)]
+    if by_default:
+        found.append(
+            f"spec.jwtRules[{by_default[0]}]: tokens are read from Authorization only, not from the query's"
+            " access_token too (as in Istio); if callers use that, name both in fromHeaders and fromParams"
+        )
+    return tuple(found)
+
+
+def told_once(warnings: Iterable[tuple[str, str]]) -> list[str]:
+    """(place, sentence) -> each sentence once, behind the places it is true of."""
+    places: dict[str, list[str]] = {}
+    for place, sentence in warnings:
+        places.setdefault(sentence, []).append(place)
+    return [f"{_listed(found)}: {sentence}" for sentence, found in places.items()]
+
+
+def _listed(places: Sequence[str]) -> str:
+    more = len(places) - PLACES_MAX
+    return ", ".join(places[:PLACES_MAX]) + (f" and {more} more" if more > 0 else "")
 
 
 def policy_warnings(policy: AuthorizationPolicy) -> tuple[str, ...]:

@@ -116,6 +116,8 @@ class ParsedResource:
     """"file:line"."""
     warnings: tuple[str, ...] = ()
     """Legal, but probably not what was meant."""
+    notes: tuple[str, ...] = ()
+    """Where Istio would make more of it. `apply` tells; nobody has to change anything."""
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -113,6 +113,7 @@ def _read(document: Document, file: str, problems: Problems) -> ParsedResource |
         yaml=document.text,
         source=source,
         warnings=_warnings(spec),
+        notes=check.stricter_than_istio(spec) if isinstance(spec, RequestAuthenticationSpec) else (),
     )
 
 

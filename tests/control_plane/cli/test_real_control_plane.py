@@ -70,6 +70,39 @@ def refused(*arguments: str) -> str:
     return run.stderr.splitlines()[-1]
 
 
+STRICTER = """\
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: NAME, namespace: pay}
+spec: {jwtRules: [{issuer: "https://id.example", audiences: [pay]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: NAME, namespace: pay}
+spec:
+  rules:
+    - from: [{source: {principals: ["*"]}}]
+      when:
+        - {key: "request.headers[x-team]", values: [a]}
+        - {key: "request.auth.claims[team]", notValues: [b]}
+---
+"""
+
+
+def test_where_it_is_stricter_than_istio_apply_says_so_once(real: Hauberk, tmp_path: Path) -> None:
+    """One line a sentence, also of several documents; the change that follows does not repeat it."""
+    file = tmp_path / "pay.yaml"
+    file.write_text(STRICTER.replace("NAME", "a") + STRICTER.replace("NAME", "b"))
+    said = [line for line in real("apply", "-f", str(file)).stderr.splitlines() if line.startswith("warning: ")]
+    for words in ("shared key", "access_token", "every value must match", "claims[team]"):
+        (line,) = (one for one in said if words in one)
+        assert line.count(f"{file}:") == 2
+    assert len(said) == 4
+    for kind in ("ra", "ap"):
+        for name in ("a", "b"):
+            assert real("delete", kind, f"pay/{name}").exit_code == 0
+
+
 def test_a_policy_is_applied_shown_and_deleted(real: Hauberk, tmp_path: Path) -> None:
     """What comes out can go in again, a dry run changes nothing, and the second time nothing changes."""
     file = tmp_path / "web.yaml"

@@ -30,6 +30,14 @@ def policy(rules: str, name: str = "p", spec: str = "action: ALLOW") -> str:
     )
 
 
+def users(name: str = "users", spec: str = "", namespace: str = "shop") -> str:
+    return (
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n"
+        f"metadata: {{name: {name}, namespace: {namespace}}}\n"
+        f"spec: {{{spec}jwtRules: [{{issuer: 'https://id.example', audiences: [a]}}]}}\n---\n"
+    )
+
+
 def mesh(spec: str) -> str:
     return f"apiVersion: hauberk.dev/v1\nkind: MeshConfig\nmetadata: {{name: default}}\nspec: {spec}\n---\n"
 
@@ -110,3 +118,54 @@ def test_c23_http_fields_on_a_tcp_port_are_warned_of() -> None:
     assert together(policy("[{to: [{operation: {methods: [GET]}}]}]", spec=at_web)).warnings(NOW) == []
     assert together(policy("[{to: [{operation: {ports: [5432]}}]}]")).warnings(NOW) == []
     assert together(policy("[{to: [{operation: {methods: [GET]}}]}]", spec="action: DENY")).warnings(NOW) == []
+
+
+DB_ONLY = "selector: {matchLabels: {app: db}}, "
+NEW = "selector: {matchLabels: {app: new}}, "
+
+
+def test_e26_tokens_where_plaintext_is_taken_are_warned_of() -> None:
+    """Whichever of the two resources comes last; that one is the place. Once, however many workloads there are."""
+    (said,) = together(users(), peer("a")).warnings(NOW)
+    assert said.startswith("p.yaml:1: spec: db.shop takes plaintext (p.yaml:1) and tokens")
+    assert "a token in plaintext from another machine is refused" in said
+    comment = "# one line further down\n"
+    (said,) = together(comment + peer("a", "{mtls: {mode: DISABLE}}"), users()).warnings(NOW)
+    assert said.startswith(
+        "p.yaml:2: spec: db.shop takes plaintext (p.yaml:2) and tokens (RequestAuthentication shop/users)"
+    )
+    assert together(policy("[{to: [{operation: {ports: [5432]}}]}]"), users() + peer("a")).warnings(NOW) == []
+
+
+def test_e26_one_port_is_enough_and_an_end_ends_it() -> None:
+    """What counts is what the workload's sidecar would do now."""
+    port = "{selector: {matchLabels: {app: web}}, mtls: {mode: STRICT}, portLevelMtls: {80: {mode: PERMISSIVE}}}"
+    (said,) = together(users(), peer("a", port)).warnings(NOW)
+    assert "spec: web.shop takes plaintext" in said
+    assert together(users(spec=DB_ONLY), peer("a", port)).warnings(NOW) == []
+    assert together(users(), peer("a", "{mtls: {mode: STRICT}}")).warnings(NOW) == []
+    assert together(users(), peer("a", namespace="pay")).warnings(NOW) == []
+    assert len(together(users(), peer("a", namespace="istio-system")).warnings(NOW)) == 1
+    ended = "{hauberk.dev/plaintext-until: 2026-01-01T00:00:00Z}"
+    assert together(users(), peer("a", annotations=ended)).warnings(NOW) == []
+    assert together(users(), DEMAND + peer("a")).warnings(NOW) == []
+
+
+def test_e26_tokens_from_the_machine_itself_are_taken() -> None:
+    """So peers on loopback are nothing to warn of."""
+    local = "{hauberk.dev/plaintext-from: '127.0.0.0/8,::1'}"
+    assert together(users(), peer("a", annotations=local)).warnings(NOW) == []
+    some = "{hauberk.dev/plaintext-from: '127.0.0.0/8,10.0.0.0/8'}"
+    assert len(together(users(), peer("a", annotations=some)).warnings(NOW)) == 1
+
+
+def test_e26_a_workload_need_not_be_there_yet() -> None:
+    """Of what no sidecar says it serves yet, the resources themselves tell enough."""
+    (said,) = together(users(spec=NEW), peer("a")).warnings(NOW)
+    assert "spec: what it selects takes plaintext" in said
+    assert (
+        together(users(spec=NEW), peer("a", "{selector: {matchLabels: {app: db}}, mtls: {mode: DISABLE}}")).warnings(
+            NOW
+        )
+        == []
+    )

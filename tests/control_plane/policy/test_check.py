@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from control_plane.policy.check import WARNINGS_MAX
+from control_plane.policy.check import WARNINGS_MAX, told_once
+from control_plane.policy.model import ParsedResource
 from control_plane.policy.parse import parse_documents
 
 TABLE = [
@@ -28,6 +29,29 @@ TABLE = [
     ("DENY", "[{to: [{operation: {paths: ['*.php']}}]}]", ""),
     ("ALLOW", "[{to: [{operation: {paths: [/admin]}}]}]", ""),
     ("ALLOW", "[{from: [{source: {principals: [a/b]}}]}]", ""),
+    *(
+        ("ALLOW", f"[{{from: [{{source: {{{name}: ['{value}']}}}}]}}]", "ALLOW by `not`")
+        for name, value in (
+            ("notRequestPrincipals", "*"),
+            ("notRemoteIpBlocks", "10.0.0.0/8"),
+        )
+    ),
+    *(
+        ("ALLOW", f"[{{when: [{{key: '{key}', notValues: [{value}]}}]}}]", f"do not hold where there is no {key}")
+        for key, value in (
+            ("source.principal", "a/b"),
+            ("source.namespace", "a"),
+            ("request.auth.principal", "a"),
+            ("request.auth.audiences", "a"),
+            ("request.auth.presenter", "a"),
+            ("request.auth.claims[a][b]", "a"),
+            ("connection.sni", "a"),
+        )
+    ),
+    ("DENY", "[{when: [{key: source.principal, notValues: [a/b]}]}]", ""),
+    ("ALLOW", "[{when: [{key: 'request.headers[x]', notValues: [a]}]}]", "every value must match"),
+    ("ALLOW", "[{when: [{key: 'request.headers[x]', values: [a]}]}]", "every value must match"),
+    ("DENY", "[{when: [{key: 'request.headers[x]', values: [a]}]}]", "one value that matches is enough"),
 ]
 
 
@@ -37,7 +61,17 @@ def warnings(action: str, rules: str, namespace: str = "shop") -> tuple[str, ...
         f"metadata: {{name: p, namespace: {namespace}}}\nspec: {{action: {action}, rules: {rules}}}\n"
     )
     (resource,) = parse_documents(text, "p.yaml")
+    assert resource.notes == ()
     return resource.warnings
+
+
+def users(rules: str) -> ParsedResource:
+    text = (
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n"
+        f"metadata: {{name: users, namespace: shop}}\nspec: {{jwtRules: {rules}}}\n"
+    )
+    (resource,) = parse_documents(text, "u.yaml")
+    return resource
 
 
 @pytest.mark.parametrize(("action", "rules", "warning"), TABLE)
@@ -60,6 +94,34 @@ def test_an_open_mesh_is_warned_of() -> None:
     """`defaultAction: ALLOW` is for migrations."""
     text = "apiVersion: hauberk.dev/v1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {defaultAction: ALLOW}\n"
     assert "lets every workload call" in "".join(parse_documents(text, "m.yaml")[0].warnings)
+
+
+def test_where_tokens_are_taken_less_freely_than_in_istio_is_told() -> None:
+    """One line for what every token must be, one for where it is not looked for; nothing where nothing differs."""
+    given = "{issuer: 'https://a', audiences: [a]}"
+    what, where = users(f"[{given}, {given}]").notes
+    for word in ("exp", "aud", "a day (exp - iat)", "shared key"):
+        assert word in what
+    assert where.startswith(
+        "spec.jwtRules[0]: tokens are read from Authorization only, not from the query's access_token"
+    )
+    assert len(users("[{issuer: 'https://a', fromParams: [access_token]}]").notes) == 1
+    assert len(users("[{issuer: 'https://a', fromHeaders: [{name: x-token}]}]").notes) == 1
+    assert len(users("[{issuer: 'https://a', fromCookies: [token]}]").notes) == 1
+    assert users(f"[{given}]").warnings == ()
+    assert users("[]").notes == ()
+    assert "no token is taken or refused" in "".join(users("[]").warnings)
+    assert "tokens that were made for other services" in "".join(users("[{issuer: 'https://a'}]").warnings)
+
+
+def test_what_is_true_of_many_documents_is_told_once() -> None:
+    """With where; not with all of where."""
+    said = [(f"p.yaml:{n}", "spec: is wide") for n in range(1, 6)]
+    assert told_once([*said[:2], ("q.yaml:1", "spec: is odd")]) == [
+        "p.yaml:1, p.yaml:2: spec: is wide",
+        "q.yaml:1: spec: is odd",
+    ]
+    assert told_once(said) == ["p.yaml:1, p.yaml:2, p.yaml:3 and 2 more: spec: is wide"]
 
 
 def test_warnings_are_bounded_and_cheap() -> None:
