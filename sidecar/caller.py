@@ -72,7 +72,6 @@ class Caller:
         self._certificate = certificate
         self._now = now
         self._in_force: InForce | None = None
-        runtime.callers.add(self)
 
     def __repr__(self) -> str:
         return f"<Caller {self.facts.principal or 'nobody'} from {self.facts.source_ip or 'somewhere'}>"
@@ -96,6 +95,7 @@ class Caller:
         return held
 
     def _put_into_force(self, snapshot: Snapshot, authorizer: Authorizer) -> InForce:
+        self._runtime.callers.add(self)
         facts, certificate = self.facts, self._certificate
         own_id, judge = str(snapshot.identity), authorizer.for_peer(facts)
         seen = Seen(facts, judge, "", [])

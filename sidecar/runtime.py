@@ -94,7 +94,7 @@ class Runtime:
         self._observe = observe
         self._live: dict[Exchange, Call] = {}
         self.callers: WeakSet[Caller] = WeakSet()
-        """Of every connection that is open."""
+        """Who has asked for something on a connection that is open, and keeps what was in force then."""
         self._limits = config.limits
 
     @property

@@ -149,7 +149,8 @@ class _Held:
                     field=prefix + (f"{key}." if key and prefix.startswith("when") else "") + condition.field,
                     wanted=condition.wanted,
                     got=value if isinstance(value, str) else ", ".join(value),
-                    matched=condition.test(value),
+                    # Of a rule that asks for HTTP nothing holds on TCP, not even that a header is missing (C23).
+                    matched=condition.test(value) and not (self._on_tcp and condition.is_http),
                     header=key.names[0] if key and key.attribute.value == "request.headers" else "",
                 )
             )
