@@ -59,6 +59,25 @@ def test_c17_an_address_has_one_spelling() -> None:
         assert ended(documents, b"/", host=host) == "deny"
 
 
+@pytest.mark.parametrize(
+    ("host", "is_meant"),
+    [
+        (b"a.example.com", True),
+        (b"a.b.example.com", True),
+        (b"A.B.Example.COM.:443", True),
+        (b"example.com", False),
+        (b"evilexample.com", False),
+        (b"a.example.com.evil.com", False),
+    ],
+)
+def test_c19_a_star_in_a_policy_is_a_suffix_as_in_istio(host: bytes, is_meant: bool) -> None:
+    """Of any depth: a DENY of `*.example.com` that stopped after one label would be open to the next. In certificates
+    it is one label (test_fetch.py)."""
+    rules = '[{to: [{operation: {hosts: ["*.example.com"]}}]}]'
+    assert ended(deny(rules), b"/", host=host) == ("deny" if is_meant else "allow")
+    assert ended(allow(rules), b"/", host=host) == ("allow" if is_meant else "deny")
+
+
 @given(strategies.SOURCE_FIELDS["principals"], st.sampled_from(sorted(set(strategies.CALLERS))))
 def test_c20_one_matcher_for_http_and_tcp(principals: tuple[str, ...], caller: str) -> None:
     """Whatever a principal looks like, it says the same of a request and of an opaque exchange."""

@@ -434,7 +434,7 @@ class Streaming(App):
 
 
 @trio_test
-async def test_a_right_that_is_revoked_ends_what_is_open_and_only_that() -> None:
+async def test_h15_a_right_that_is_revoked_ends_what_is_open_and_only_that() -> None:
     """A new snapshot judges every open exchange again; others go on undisturbed."""
     app = Streaming()
     async with (

@@ -23,9 +23,9 @@ def ok(body: str | bytes, *headers: str) -> bytes:
 
 
 class Authority:
-    """Makes certificates for `localhost`, in files."""
+    """Makes a certificate in files, for `localhost` or another name, which may be a wildcard."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, dns_name: str = "localhost") -> None:
         self.ca_file, self.certificate, self.key = (directory / name for name in ("ca.pem", "cert.pem", "key.pem"))
         ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         ca_name, name = (
@@ -50,9 +50,7 @@ class Authority:
                 .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
             )
             if not is_ca:
-                builder = builder.add_extension(
-                    x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
-                )
+                builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(dns_name)]), critical=False)
             return builder.sign(ca_key, hashes.SHA256())
 
         pem = serialization.Encoding.PEM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 import ssl
 from pathlib import Path
 
@@ -156,3 +157,45 @@ def test_the_context_checks_who_is_there() -> None:
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+class Loopback(trio.abc.HostnameResolver):
+    """Every name is this machine."""
+
+    # Its type is a long one, and with its names trio's business.
+    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # type: ignore[no-untyped-def]  # noqa: A002
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))]
+
+    async def getnameinfo(self, sockaddr: tuple[object, ...], flags: int) -> tuple[str, str]:
+        raise OSError("nobody asks")
+
+
+@trio_test
+@pytest.mark.parametrize(
+    ("certified", "host", "is_taken"),
+    [
+        ("*.example.test", "keys.example.test", True),
+        ("*.example.test", "a.keys.example.test", False),
+        ("*.example.test", "b.a.keys.example.test", False),
+        ("*.example.test", "example.test", False),
+        ("*.keys.example.test", "a.keys.example.test", True),
+        ("*.keys.example.test", "b.a.keys.example.test", False),
+        ("k*.example.test", "keys.example.test", False),
+        ("*.*.example.test", "a.keys.example.test", False),
+        ("*.test", "example.test", False),
+    ],
+)
+async def test_c19_a_wildcard_in_a_certificate_is_one_label(
+    tmp_path: Path, certified: str, host: str, is_taken: bool
+) -> None:
+    """The leftmost one, whole (RFC 9525 section 6.3). In a policy `*.example.test` is another thing, a suffix."""
+    trio.socket.set_custom_hostname_resolver(Loopback())
+    authority = Authority(tmp_path, certified)
+    async with serving_keys(authority) as server:
+        server.answers["/keys"] = ok("{}")
+        if is_taken:
+            assert (await get(authority, server.url("/keys", host=host))).body == b"{}"
+        else:
+            with pytest.raises(FetchFailed, match=f"certificate of {host}:{server.port} was refused"):
+                await get(authority, server.url("/keys", host=host))
+            assert server.asked == []
