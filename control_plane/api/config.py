@@ -58,7 +58,8 @@ class ConfigApi:
             together = self._loader.together(parsed)
             if faults := await asyncio.to_thread(together.faults):
                 raise InvalidRequest("\n".join(faults))
-            response = pb.ApplyResponse(warnings=_warnings(parsed) + together.warnings(self._now()))
+            warnings = _warnings(parsed) + await asyncio.to_thread(together.warnings, self._now())
+            response = pb.ApplyResponse(warnings=warnings)
             if not request.skip_impact:
                 response.impact.CopyFrom(await self._changes.impact(self._loader.imagined(together.specs)))
             records = [self._record(one, caller) for one in parsed]

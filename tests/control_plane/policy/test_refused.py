@@ -75,6 +75,8 @@ REFUSED = [
         ("{key: request.headers, values: [a]}", "name one header"),
         ("{key: 'request.headers[:path]', values: [a]}", "name one header"),
         ("{key: 'request.headers[host]', values: [a]}", "use hosts in `to`"),
+        ("{key: 'request.headers[X-Forwarded-Client-Cert]', values: [a]}", "only the mesh sets it"),
+        ("{key: 'request.headers[proxy-authorization]', values: [a]}", "it is about one connection"),
         ("{key: request.auth.claims, values: [a]}", "name a claim"),
         ("{key: 'source.ip[x]', values: [a]}", "takes no [name]"),
         ("{key: source.ip, values: [10.0.0.1/8]}", "has bits set behind the prefix"),
@@ -124,7 +126,10 @@ REFUSED = [
         ("{issuer: 'https://a', audiences: []}", "audiences: is an empty list"),
         ("{issuer: 'https://a', audiences: [1]}", "YAML reads '1' as a number"),
         ("{issuer: 'https://a', fromHeaders: [{prefix: x}]}", "fromHeaders[0].name: is missing"),
-        ("{issuer: 'https://a', fromHeaders: [{name: connection}]}", "not a header that reaches the sidecar"),
+        *(
+            (f"{{issuer: 'https://a', fromHeaders: [{{name: {name}}}]}}", "not a header that reaches the sidecar")
+            for name in ("connection", "Proxy-Authorization", "x-forwarded-client-cert", "x-hauberk-token", "te")
+        ),
         ("{issuer: 'https://a', fromParams: ['a&b']}", "is not the name of a query parameter"),
         ("{issuer: 'https://a', fromCookies: ['a=b']}", "is not the name of a cookie"),
         ("{issuer: 'https://a', timeout: 5}", "YAML reads '5' as a number"),
@@ -150,6 +155,8 @@ REFUSED = [
                 "x-forwarded-for",
                 "upgrade",
                 "traceparent",
+                "X-HTTP-Method-Override",
+                "x.forwarded.for",
             )
         ),
         ("{issuer: 'https://a', outputPayloadToHeader: ':path'}", "is not the name of a header"),
