@@ -22,6 +22,8 @@ from tests.policy.strategies import World
 from tests.policy.tables import asked_by_peer
 from tests.policy.test_properties import literally, snapshot
 
+pytestmark = pytest.mark.slow
+
 CORPUS_EXAMPLES = 1_500
 
 right_decide, right_text, right_path = naive.decide, naive.text_matches, naive.path_matches

@@ -26,7 +26,7 @@ from tests.policy.strategies import World
 from tests.policy.tables import asked_by_peer, asked_whole
 from tests.sidecar.rules import builders
 
-EXAMPLES = int(os.environ.get("HAUBERK_POLICY_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("HAUBERK_POLICY_EXAMPLES", "150"))
 MANY = settings(max_examples=EXAMPLES)
 SOME = settings(max_examples=min(EXAMPLES, 10_000))
 
@@ -225,7 +225,7 @@ def test_generated_requests_meet_generated_policies() -> None:
     """The properties above would say little if all were denied by default: every way to end has its healthy share."""
     ended: Counter[str] = Counter()
 
-    @settings(max_examples=400, derandomize=True, database=None)
+    @settings(max_examples=200, derandomize=True, database=None)
     @given(strategies.worlds, strategies.requests)
     def count(world: World, asked: Facts) -> None:
         verdict = literally(world, asked)

@@ -165,7 +165,7 @@ tcp = st.builds(Facts, principal=st.sampled_from(CALLERS).map(workload), port=st
 requests = st.one_of(http, http, tcp)
 
 
-@settings(max_examples=500)
+@settings(max_examples=150)
 @given(policies_st, requests, st.sampled_from(DECIDING))
 def test_the_authorizer_decides_as_the_documentation_says(
     policies: list[AuthorizationPolicy], asked: Facts, default: Action
@@ -190,7 +190,7 @@ def test_h04_order_changes_nothing(
     assert first == second
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(policies_st, requests)
 def test_a_further_deny_policy_never_opens_anything(policies: list[AuthorizationPolicy], asked: Facts) -> None:
     """And one that denies everything closes everything."""
@@ -198,7 +198,7 @@ def test_a_further_deny_policy_never_opens_anything(policies: list[Authorization
     assert not isinstance(Authorizer(snapshot(with_deny, default=Action.ALLOW)).authorize(asked), Permit)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(policies_st, requests)
 def test_near_misses_are_real_and_sorted(policies: list[AuthorizationPolicy], asked: Facts) -> None:
     """Every near miss fails at least one condition; the best stands first. A deciding rule fails none."""
