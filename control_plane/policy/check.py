@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from control_plane.policy.model import (
@@ -17,6 +18,8 @@ from sidecar.rules.snapshot import Action, AuthorizationPolicy, Rule, Source, Tl
 
 WARNINGS_MAX = 50
 PLACES_MAX = 3
+_WORKLOAD = re.compile(r"[^/]+/ns/[^/]+/sa/[^/]+")
+"""The principals that certificates are issued for."""
 EVERYWHERE = frozenset({"0.0.0.0/0", "::/0"})
 _VERBS = {Action.ALLOW: "allows", Action.DENY: "denies", Action.AUDIT: "records"}
 
@@ -114,6 +117,7 @@ def _policy_warnings(policy: AuthorizationPolicy) -> Iterator[str]:
         path = f"spec.rules[{number}]"
         if not rule.sources and not rule.operations and not rule.when:
             yield f"{path}: a rule without from, to and when {_VERBS[action]} everything to everybody"
+        yield from _nobodys(rule, path)
         if action is Action.ALLOW:
             yield from _allow_warnings(rule, path)
         if action is Action.DENY:
@@ -123,6 +127,24 @@ def _policy_warnings(policy: AuthorizationPolicy) -> Iterator[str]:
 
 def _a(action: Action) -> str:
     return f"{'a' if action is Action.DENY else 'an'} {action.value}"
+
+
+def _nobodys(rule: Rule, path: str) -> Iterator[str]:
+    """Principals that no workload has, such as shop/web: a DENY that names one denies nobody."""
+    named = [
+        (f"{path}.from[{number}].source.{field}", values)
+        for number, source in enumerate(rule.sources)
+        for field, values in (("principals", source.principals), ("notPrincipals", source.not_principals))
+    ]
+    named += [
+        (f"{path}.when[{number}]", (*when.values, *when.not_values))
+        for number, when in enumerate(rule.when)
+        if when.key == Attribute.PRINCIPAL.value
+    ]
+    for field, values in named:
+        for text in values:
+            if shape_of(text)[0] is Shape.EXACT and not _WORKLOAD.fullmatch(text):
+                yield f"{field}: no workload is called {text}; write TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT"
 
 
 def _allow_warnings(rule: Rule, path: str) -> Iterator[str]:

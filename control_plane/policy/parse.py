@@ -48,6 +48,10 @@ _KINDS_NOT_YET = {
     "DestinationRule", "EnvoyFilter", "GRPCRoute", "Gateway", "GatewayClass", "HTTPRoute", "ServiceEntry", "Sidecar",
     "TCPRoute", "TLSRoute", "Telemetry", "VirtualService",
 }  # fmt: skip
+_KINDS_ELSEWHERE = {
+    "List": "write each of its items as a document of its own, with --- between them",
+    "PolicyTest": "it is for `hauberk policy test`; keep it in another directory than the policies",
+}
 _BY_KUBERNETES = "Kubernetes sets it; remove it"
 _METADATA_NOT_YET = dict.fromkeys(
     ("creationTimestamp", "generation", "managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid"),
@@ -134,6 +138,8 @@ def _kind(text: str) -> str:
         return text
     if text in _KINDS_NOT_YET:
         raise values.BadValue(f"{text} is not yet supported")
+    if text in _KINDS_ELSEWHERE:
+        raise values.BadValue(f"{text} is nothing that a mesh can hold", _KINDS_ELSEWHERE[text])
     hint = did_you_mean(text, _API_VERSIONS) or "known are " + ", ".join(_API_VERSIONS)
     raise values.BadValue(f"{values.shown(text)} is not a kind known to this version", hint)
 

@@ -81,6 +81,8 @@ class Fields:
         if name in self.entries:
             return self.entries[name][1]
         if required and isinstance(self.node, documents.Mapping):
+            slip = next((one for one in self.entries if one not in self._known and did_you_mean(one, (name,))), "")
+            hint = f"write {name} for {values.shown(slip)}" if slip else hint
             self.problems.add(self.node, self.path_of(name), "is missing", hint)
         return None
 

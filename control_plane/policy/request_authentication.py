@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
-from control_plane.policy import own_annotations, values
+from control_plane.policy import documents, own_annotations, values
 from control_plane.policy.documents import Node
 from control_plane.policy.model import RequestAuthenticationSpec
 from control_plane.policy.reader import Fields, Problems, list_items
@@ -63,7 +63,7 @@ def _rule(node: Node, path: str, token_types: tuple[str, ...], problems: Problem
     rule.refuse_others()
     issuer = rule.value("issuer", values.exact, required=True)
     uri = rule.value("jwksUri", _uri) or rule.value("jwks_uri", _uri) or ""
-    jwks = rule.value("jwks", _jwks) or ""
+    jwks = _inline_keys(rule)
     discover = _where_keys_are(rule, issuer)
     return JwtRule(
         issuer=issuer or "",
@@ -81,6 +81,14 @@ def _rule(node: Node, path: str, token_types: tuple[str, ...], problems: Problem
         token_types=token_types,
         space_delimited_claims=rule.strings("spaceDelimitedClaims", _claim_name),
     )
+
+
+def _inline_keys(rule: Fields) -> str:
+    node = rule.entries["jwks"][1] if "jwks" in rule.entries else None
+    if isinstance(node, documents.Mapping):
+        rule.problems.add(node, rule.path_of("jwks"), "expected text, found a mapping", "write it as JSON in quotes")
+        return ""
+    return rule.value("jwks", _jwks) or ""
 
 
 def _where_keys_are(rule: Fields, issuer: str | None) -> bool:

@@ -56,7 +56,7 @@ def trials_of(source: Source, given: Sequence[ParsedResource], read_policies: Re
     held = split(source)
     if not held.tests:
         hint = f"write one (kind: {TEST_KIND}), or hand policies over with --policies"
-        problem = PolicyProblem(file=source.name, line=0, column=0, field="", message=f"no {TEST_KIND}", hint=hint)
+        problem = PolicyProblem(file=source.name, line=1, column=1, field="", message=f"no {TEST_KIND}", hint=hint)
         raise PolicyErrors((problem,))
     return [_trial(document, source.name, held.resources, given, read_policies) for document in held.tests]
 

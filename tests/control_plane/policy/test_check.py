@@ -13,9 +13,9 @@ TABLE = [
     ("DENY", "[]", "a DENY policy without rules has no effect"),
     ("ALLOW", "[{}]", "spec.rules[0]: a rule without from, to and when allows everything to everybody"),
     ("DENY", "[{}]", "spec.rules[0]: a rule without from, to and when denies everything to everybody"),
-    ("ALLOW", "[{from: [{source: {notPrincipals: [a/b]}}]}]", "spec.rules[0].from[0].source: ALLOW by `not`"),
+    ("ALLOW", "[{from: [{source: {notPrincipals: [a/ns/a/sa/b]}}]}]", "spec.rules[0].from[0].source: ALLOW by `not`"),
     ("ALLOW", "[{from: [{source: {notNamespaces: [a]}}]}]", "ALLOW by `not`"),
-    ("DENY", "[{from: [{source: {notPrincipals: [a/b]}}]}]", ""),
+    ("DENY", "[{from: [{source: {notPrincipals: [a/ns/a/sa/b]}}]}]", ""),
     ("ALLOW", "[{from: [{source: {principals: [cluster.local/ns/a/sa/b]}}]}]", ""),
     ("DENY", "[{to: [{operation: {paths: [/admin]}}]}]", "/admin leaves what is below it; add /admin/*"),
     ("DENY", "[{to: [{operation: {paths: [/admin/]}}]}]", "/admin/ leaves what is below it; add /admin/*"),
@@ -28,7 +28,7 @@ TABLE = [
     ("DENY", "[{to: [{operation: {paths: [/]}}]}]", ""),
     ("DENY", "[{to: [{operation: {paths: ['*.php']}}]}]", ""),
     ("ALLOW", "[{to: [{operation: {paths: [/admin]}}]}]", ""),
-    ("ALLOW", "[{from: [{source: {principals: [a/b]}}]}]", ""),
+    ("ALLOW", "[{from: [{source: {principals: [a/ns/a/sa/b]}}]}]", ""),
     *(
         ("ALLOW", f"[{{from: [{{source: {{{name}: ['{value}']}}}}]}}]", "ALLOW by `not`")
         for name, value in (
@@ -39,7 +39,7 @@ TABLE = [
     *(
         ("ALLOW", f"[{{when: [{{key: '{key}', notValues: [{value}]}}]}}]", f"do not hold where there is no {key}")
         for key, value in (
-            ("source.principal", "a/b"),
+            ("source.principal", "a/ns/a/sa/b"),
             ("source.namespace", "a"),
             ("request.auth.principal", "a"),
             ("request.auth.audiences", "a"),
@@ -48,7 +48,20 @@ TABLE = [
             ("connection.sni", "a"),
         )
     ),
-    ("DENY", "[{when: [{key: source.principal, notValues: [a/b]}]}]", ""),
+    ("DENY", "[{when: [{key: source.principal, notValues: [a/ns/a/sa/b]}]}]", ""),
+    (
+        "DENY",
+        "[{from: [{source: {principals: [shop/web]}}]}]",
+        "spec.rules[0].from[0].source.principals: no workload is called shop/web; write TRUST-DOMAIN/ns/",
+    ),
+    ("DENY", "[{from: [{source: {notPrincipals: [shop/web]}}]}]", "source.notPrincipals: no workload is called"),
+    (
+        "ALLOW",
+        "[{when: [{key: source.principal, values: [shop/web]}]}]",
+        "spec.rules[0].when[0]: no workload is called",
+    ),
+    ("DENY", "[{from: [{source: {principals: ['shop/*', '*/web']}}]}]", ""),
+    ("DENY", "[{from: [{source: {serviceAccounts: [shop/web]}}]}]", ""),
     ("ALLOW", "[{when: [{key: 'request.headers[x]', notValues: [a]}]}]", "every value must match"),
     ("ALLOW", "[{when: [{key: 'request.headers[x]', values: [a]}]}]", "every value must match"),
     ("DENY", "[{when: [{key: 'request.headers[x]', values: [a]}]}]", "one value that matches is enough"),

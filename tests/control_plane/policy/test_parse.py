@@ -237,6 +237,8 @@ REFUSED = [
     ("kind: Pod", "kind: 'Pod' is not a kind known to this version"),
     ("kind: AuthorisationPolicy", "did you mean AuthorizationPolicy?"),
     ("kind: VirtualService", "kind: VirtualService is not yet supported"),
+    ("kind: List", "write each of its items as a document of its own"),
+    ("kind: PolicyTest", "it is for `hauberk policy test`"),
     ("kind: AuthorizationPolicy", "apiVersion: is missing; write security.istio.io/v1"),
     ("kind: AuthorizationPolicy", "metadata: is missing"),
     ("kind: AuthorizationPolicy", "spec: is missing; write `spec: {}`"),
@@ -276,6 +278,14 @@ REFUSED = [
     (document("{action: yes}"), "spec.action: YAML reads 'yes' as a boolean"),
     (document("{action: }"), "spec.action: is empty"),
     (document("{selector: {}}"), "spec.selector.matchLabels: is missing; remove selector"),
+    (
+        document("{selector: {matchLabel: {app: a}}}"),
+        "spec.selector.matchLabels: is missing; write matchLabels for 'matchLabel'",
+    ),
+    (
+        document("{jwtRules: [{issuer: a, jwks: {keys: []}}]}", kind="RequestAuthentication"),
+        "write it as JSON in quotes",
+    ),
     (document("{selector: {matchLabels: {}}}"), "spec.selector.matchLabels: is empty; remove selector"),
     (document("{selector: {matchLabels: {app: '*'}}}"), "spec.selector.matchLabels.app: '*' is not a label's value"),
     (document("{selector: {matchLabels: {app: yes}}}"), "YAML reads 'yes' as a boolean"),
