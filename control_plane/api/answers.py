@@ -17,6 +17,7 @@ NEAR_MISSES_LOOKED_AT = 10_000
 HIDDEN = "(hidden)"
 NOBODY = "nobody (plaintext)"
 PEER_AUTHENTICATION = "peer-authentication"
+REQUEST_AUTHENTICATION = "request-authentication"
 """As the deciding rule, when no policy was asked; so sidecars call it too."""
 
 
@@ -64,7 +65,7 @@ def decided(decision: discovery_pb2.Decision, authorizer: Authorizer, facts: Fac
         allowed=decision.allowed,
         version=decision.version,
         rule=decision.rule,
-        reason=decision.reason,
+        reason=_reason(decision),
         from_identity=asked.principal or NOBODY,
         request=_request_line(asked),
     )
@@ -86,6 +87,14 @@ def decided(decision: discovery_pb2.Decision, authorizer: Authorizer, facts: Fac
             "judged again with what was reported it comes out otherwise: a long value was cut, or more was known"
         )
     return answer
+
+
+def _reason(decision: discovery_pb2.Decision) -> str:
+    """Of a token that was not taken a sidecar reports a word and a row: "no_issuer (E07)"."""
+    word, row = decision.reason.partition(" (")[::2]
+    if decision.rule != REQUEST_AUTHENTICATION or not row:
+        return decision.reason
+    return f"the token was not taken: {word.replace('_', ' ')}"
 
 
 def _add_asides(answer: pb.ExplainResponse, explanation: Explanation) -> None:

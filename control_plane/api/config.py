@@ -53,6 +53,8 @@ class ConfigApi:
 
     async def apply(self, caller: Caller, request: pb.ApplyRequest) -> pb.ApplyResponse:
         parsed = await self._parse(request.files)
+        if not parsed:
+            raise InvalidRequest("no document was sent, so nothing was applied; look at what wrote the files")
         async with self._changes.one_at_a_time:
             self._changes.check_base(request.base_version)
             together = self._loader.together(parsed)
@@ -96,7 +98,9 @@ class ConfigApi:
         async with self._changes.one_at_a_time:
             self._changes.check_base(request.base_version)
             if self._store.resource(key) is None:
-                raise NotFound(f"there is no {key}, so nothing was deleted")
+                raise NotFound(
+                    f"there is no {key}, so nothing was deleted; list what there is with: hauberk get {key.kind}"
+                )
             response = pb.DeleteResponse()
             if not request.skip_impact:
                 gone = (key.kind, key.namespace, key.name)

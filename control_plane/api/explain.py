@@ -65,6 +65,8 @@ class ExplainApi:
             answer = answers.refused_by_peer_authentication(why, tls, snapshot)
         else:
             answer = answers.explained(Authorizer(snapshot), facts)
+        if principal is not None and all(one.spiffe_id != principal for one in self._store.workloads()):
+            notes.append(f"nobody ever joined as {principal}")
         answer.from_identity = answers.caller(principal)
         answer.to_identity = str(workload.spiffe_id)
         answer.note = "; ".join(notes)

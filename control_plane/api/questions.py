@@ -30,6 +30,8 @@ CLAIMS_CHARACTERS_MAX = 65_536
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]{1,64}")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_AS_IN_POLICIES = re.compile(r"[^/]+/ns/[^/]+/sa/[^/]+")
+"""A principal as policies write it: mesh.local/ns/shop/sa/web."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,9 @@ def read_question(request: pb.ExplainRequest, principal: SpiffeId | None, servic
         raise InvalidRequest(f"method: {method[:80]!r} is no method; they are written in upper case, such as GET")
     typed = request.path or "/"
     path = _path(typed, method)
-    notes = () if path == typed else (f"the path is judged as {path}",)
+    notes: tuple[str, ...] = () if path == typed else (f"the path is judged as {path}",)
+    if not request.claims_json and any(one.name.lower() == "authorization" for one in request.headers):
+        notes += ("a token is not read from a header here: say what it holds with --claim or --claims",)
     facts = Facts(
         principal=principal,
         host=host_of(request.host) if request.host else service,
@@ -72,6 +76,8 @@ def read_principal(text: str, trust_domain: TrustDomain) -> SpiffeId | None:
     try:
         if text.startswith("spiffe://"):
             return SpiffeId.parse(text)
+        if _AS_IN_POLICIES.fullmatch(text):
+            return SpiffeId.parse(f"spiffe://{text}")
         namespace, slash, service_account = text.partition("/")
         if not slash:
             raise InvalidRequest(
@@ -133,10 +139,10 @@ def token_of(claims: Mapping[str, Json], snapshot: Snapshot) -> Token:
 def not_taken(token: Token, snapshot: Snapshot) -> str:
     """Why a real token with these claims would not be taken, whatever policy says; "": it would be."""
     rules = [rule for one in snapshot.request_authentications for rule in one.jwt_rules if rule.issuer == token.issuer]
+    if not token.issuer:
+        return "the claims name no issuer (iss): a real token without one is not taken"
     if not rules:
-        return (
-            f"no RequestAuthentication here takes tokens of {token.issuer or 'no issuer'}: a real one would not count"
-        )
+        return f"no RequestAuthentication here takes tokens of {token.issuer}: a real one would not count"
     if not any(not rule.audiences or set(rule.audiences) & set(token.audiences) for rule in rules):
         audiences = ", ".join(token.audiences) or "nobody"
         return f"no RequestAuthentication here takes tokens for {audiences}: a real one is answered 401"

@@ -141,6 +141,14 @@ async def test_what_is_probably_not_meant_is_warned_of_with_its_place(tmp_path: 
 
 
 @asyncio_test
+async def test_an_apply_of_nothing_is_refused(tmp_path: Path) -> None:
+    """What wrote the documents failed, most likely."""
+    async with running(tmp_path) as mesh, mesh.operator() as operator:
+        status, details = await refusal(operator.apply("# nothing\n---\n"))
+    assert (status, details.partition(",")[0]) == ("INVALID_ARGUMENT", "no document was sent")
+
+
+@asyncio_test
 async def test_what_is_deleted_is_gone(tmp_path: Path) -> None:
     """Once."""
     request = config_pb2.DeleteRequest(kind=KIND, namespace="shop", name="orders")
@@ -152,7 +160,8 @@ async def test_what_is_deleted_is_gone(tmp_path: Path) -> None:
         status, details = await refusal(operator.call("Config/Delete", request, config_pb2.DeleteResponse))
         assert (status, details) == (
             "NOT_FOUND",
-            "there is no AuthorizationPolicy shop/orders, so nothing was deleted",
+            "there is no AuthorizationPolicy shop/orders, so nothing was deleted; "
+            + "list what there is with: hauberk get AuthorizationPolicy",
         )
 
 

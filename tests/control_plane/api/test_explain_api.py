@@ -53,6 +53,7 @@ async def mesh_of(directory: Path, *documents: str) -> AsyncIterator[tuple[Rpc, 
     async with running(directory) as mesh, mesh.operator() as operator:
         if documents:
             await operator.apply(*documents)
+        await mesh.join("web")
         async with mesh.as_member(await mesh.join("orders")) as rpc:
             watcher = await watching(rpc)
             yield operator, watcher, await watcher.taken()
@@ -196,6 +197,28 @@ async def test_a_token_that_would_not_be_taken_is_told(tmp_path: Path) -> None:
     assert taken.note == ""
 
 
+@asyncio_test
+async def test_what_makes_a_question_another_than_was_meant_is_noted(tmp_path: Path) -> None:
+    """A caller that there is not, a token in a header, a token of no issuer."""
+    header = config_pb2.RequestHeader(name="Authorization", value="Bearer a.b.c")
+    async with mesh_of(tmp_path, policy()) as (operator, _, _):
+        stranger = await explained(operator, **ASK | {"from_identity": "shop/wbe"})
+        token = await explained(operator, **ASK | {"headers": [header]})
+        no_issuer = await explained(operator, **ASK | {"claims_json": '{"sub": "ann"}'})
+    assert stranger.note == "nobody ever joined as spiffe://mesh.local/ns/shop/sa/wbe"
+    assert token.note.startswith("a token is not read from a header here")
+    assert no_issuer.note == "the claims name no issuer (iss): a real token without one is not taken"
+
+
+@asyncio_test
+async def test_a_caller_may_be_named_in_three_ways(tmp_path: Path) -> None:
+    """As namespace and account, as policies name it, and as certificates do."""
+    async with mesh_of(tmp_path, policy(**callers("web"))) as (operator, _, _):
+        for name in ("shop/web", WEB.removeprefix("spiffe://"), WEB):
+            answer = await explained(operator, **ASK | {"from_identity": name})
+            assert (answer.allowed, answer.from_identity) == (True, WEB)
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"path": "/a%2fb"}, "a sidecar answers 400 and asks no policy"),
     ({"path": "/a%zz"}, "row C13"),
@@ -229,6 +252,15 @@ async def test_what_cannot_be_asked_is_refused_with_the_way_out(tmp_path: Path) 
 
 
 # What was decided
+
+
+@asyncio_test
+async def test_why_a_token_was_not_taken_is_told_in_words(tmp_path: Path) -> None:
+    """The row is for the catalogue of bad inputs."""
+    refused = {"rule": "request-authentication", "reason": "no_issuer (E07)"}
+    async with mesh_of(tmp_path) as (operator, watcher, held):
+        answer = await reported(operator, watcher, decision(held, **refused))
+    assert answer.reason == "the token was not taken: no issuer"
 
 
 @asyncio_test
