@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 def get(kind: str, name: str | None, *, namespace: str | None, output: str, socket: Path) -> None:
     """Print resources: all of a KIND, or the one called NAME.
 
-    KIND is authorizationpolicy (ap), meshconfig (mc), or all. With -o yaml they are printed as they were applied, so
-    that the output can be applied again.
+    KIND is authorizationpolicy (ap), peerauthentication (pa), requestauthentication (ra), meshconfig (mc), or all.
+    With -o yaml they are printed as they were applied, so that the output can be applied again.
     """
     from control_plane.cli.client import Client
     from protos.hauberk.v1 import config_pb2

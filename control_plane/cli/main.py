@@ -41,6 +41,8 @@ class Hauberk(click.Group):
         self, args: Sequence[str] | None = None, prog_name: str | None = None, *_args: Any, **extra: Any
     ) -> NoReturn:
         extra.pop("standalone_mode", None)
+        if os.environ.get("NO_COLOR"):  # https://no-color.org
+            extra["color"] = False
         try:
             code = super().main(args, prog_name or NAME, standalone_mode=False, **extra)
         except click.exceptions.NoArgsIsHelpError as error:

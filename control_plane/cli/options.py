@@ -46,6 +46,20 @@ class Duration(click.ParamType[float]):
         return float(sum(float(number) * _UNIT_S[unit] for number, unit in parts))
 
 
+class Version(click.ParamType[int]):
+    """A version of the policies: 57, or @57 as `policy diff` has it."""
+
+    name = "version"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).removeprefix("@")
+        if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
+            self.fail(
+                f"{str(value)!r} is no version; write its number, as `hauberk policy history` lists it", param, ctx
+            )
+        return int(text)
+
+
 class Kind(click.ParamType[str]):
     """A kind of resource in any spelling, as it is written in YAML. `all` gives the empty string."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from control_plane.cli.options import output_option, reaches_control_plane
+from control_plane.cli.options import Version, output_option, reaches_control_plane
 from control_plane.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ CHANGES_SHOWN_MAX = 3
         "hauberk policy history --count 500 -o json",
     ),
 )
-@click.argument("version", type=click.IntRange(min=1), required=False)
+@click.argument("version", type=Version(), required=False)
 @click.option(
     "--count", type=click.IntRange(1, 1_000), default=20, show_default=True, help="How many changes, newest first."
 )
-@click.option("--before", type=click.IntRange(min=1), metavar="VERSION", help="Only changes older than this one.")
+@click.option("--before", type=Version(), metavar="VERSION", help="Only changes older than this one.")
 @output_option()
 @reaches_control_plane
 def history(version: int | None, *, count: int, before: int | None, output: str, socket: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from control_plane.cli.options import output_option, reaches_control_plane, wait_options
+from control_plane.cli.options import Version, output_option, reaches_control_plane, wait_options
 from control_plane.cli.verb import Verb
 
 
@@ -20,7 +20,7 @@ from control_plane.cli.verb import Verb
         "hauberk policy rollback 57 --confirm",
     ),
 )
-@click.argument("version", type=click.IntRange(min=1))
+@click.argument("version", type=Version())
 @click.option("--dry-run", is_flag=True, help="Say what would change, but change nothing.")
 @click.option("--confirm", is_flag=True, help="Ask before anything is changed.")
 @wait_options

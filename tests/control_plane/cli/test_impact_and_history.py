@@ -138,4 +138,6 @@ def test_before_anything_was_applied_there_is_no_history(hauberk: Hauberk, fake:
 def test_a_rollback_to_what_is_there_says_so(hauberk: Hauberk, fake: FakeControlPlane) -> None:
     """Nothing to do is done at once."""
     fake.answers["Config/Rollback"] = config_pb2.RollbackResponse(version=7)
-    assert hauberk("policy", "rollback", "7").stdout == "everything is as it was at version 7; nothing to do\n"
+    for typed in ("7", "@7"):
+        answer = hauberk("policy", "rollback", typed).stdout
+        assert answer == "everything is as it was at version 7; nothing to do\n"
