@@ -69,10 +69,9 @@ FUZZ := .venv-fuzz/.made-$(HERE)-$(shell cat requirements.lock tests/oracles/fuz
 FUZZ_SECONDS ?= 25
 
 fuzz: $(FUZZ)  ## atheris on frames, HPACK, policies and snapshots, from the inputs in tests/oracles/corpus; FUZZ_SECONDS=25 each
-	@for target in frames hpack policy snapshot; do \
-	  echo "==> fuzzing $$target for $(FUZZ_SECONDS) s"; \
-	  .venv-fuzz/bin/python -m tests.oracles.fuzz $$target --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS); \
-	done
+	@echo '==> fuzzing frames, hpack, policy and snapshot for $(FUZZ_SECONDS) s each'
+	@printf '%s\n' frames hpack policy snapshot | xargs -P $(TEST_JOBS) -I TARGET \
+	  .venv-fuzz/bin/python -m tests.oracles.fuzz TARGET --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 $(FUZZ): | $(MADE)
 	@$(PY) -c 'import platform, sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 15) \

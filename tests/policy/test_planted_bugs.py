@@ -24,7 +24,7 @@ from tests.policy.test_properties import literally, snapshot
 
 pytestmark = pytest.mark.slow
 
-CORPUS_EXAMPLES = 1_500
+CORPUS_EXAMPLES = 800
 
 right_decide, right_text, right_path = naive.decide, naive.text_matches, naive.path_matches
 right_headers, right_one, right_claim = naive.headers, naive.one_value, naive.claim_of
