@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from protos.hauberk.v1 import config_pb2
 
 
+def _not_here(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    """kubectl fills the namespace in. Here a file means the same whoever applies it."""
+    if value is not None:
+        raise click.UsageError("documents say themselves where they belong; write metadata.namespace into them")
+
+
 @click.command(
     "apply",
     cls=Verb,
@@ -30,6 +36,9 @@ if TYPE_CHECKING:
     "-f", "--file", "names", multiple=True, required=True, metavar="FILE|DIR",
     help="A YAML file, a directory of them, or - for standard input. May be given more than once.",
 )  # fmt: skip
+@click.option(
+    "-n", "--namespace", hidden=True, expose_value=False, callback=_not_here, help="Refused with the way out."
+)
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would change, but change nothing.")
 @click.option("--confirm", is_flag=True, help="Ask before anything is changed.")
 @wait_options

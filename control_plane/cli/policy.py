@@ -12,9 +12,18 @@ from control_plane.cli.policy_history import history
 from control_plane.cli.policy_lint import lint
 from control_plane.cli.policy_rollback import rollback
 from control_plane.cli.policy_test import test
+from control_plane.cli.verb import Verbs
 
 
-@click.group("policy")
+@click.group(
+    "policy",
+    cls=Verbs,
+    examples=(
+        "hauberk policy lint policies/ --live",
+        "hauberk policy diff @live policies/ --replay access.log",
+        "hauberk policy history",
+    ),
+)
 def policy() -> None:
     """Rehearse policies, and look at their history."""
 

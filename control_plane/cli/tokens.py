@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 import click
 
 from control_plane.cli.options import Duration, Label, output_option, reaches_control_plane
-from control_plane.cli.verb import CliError, Verb
+from control_plane.cli.verb import CliError, Verb, Verbs
 
 if TYPE_CHECKING:
     from protos.hauberk.v1 import admin_pb2
 
 
-@click.group("token")
+@click.group(
+    "token",
+    cls=Verbs,
+    examples=("hauberk token create --service orders --namespace shop --out orders.token",),
+)
 def token() -> None:
     """Make the tokens with which sidecars join."""
 

@@ -11,8 +11,8 @@ class CliError(click.ClickException):
     """Refused or failed: exit code 1. The message is one line that says what to do next."""
 
 
-class Verb(click.Command):
-    """A click command with an "Examples" section. Every verb has one."""
+class _WithExamples(click.Command):
+    """A click command with an "Examples" section."""
 
     def __init__(self, *args: Any, examples: tuple[str, ...] = (), **kwargs: Any) -> None:  # click passes its own on
         super().__init__(*args, **kwargs)
@@ -26,3 +26,11 @@ class Verb(click.Command):
             for example in self.examples:
                 # Written as it is: wrapping would break what people copy.
                 formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+
+
+class Verb(_WithExamples):
+    """Every verb has examples."""
+
+
+class Verbs(_WithExamples, click.Group):
+    """And so has every group of them."""

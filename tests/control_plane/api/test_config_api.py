@@ -160,8 +160,10 @@ async def test_what_is_deleted_is_gone(tmp_path: Path) -> None:
         status, details = await refusal(operator.call("Config/Delete", request, config_pb2.DeleteResponse))
         assert (status, details) == (
             "NOT_FOUND",
-            "there is no AuthorizationPolicy shop/orders, so nothing was deleted; "
-            + "list what there is with: hauberk get AuthorizationPolicy",
+            (
+                "there is no AuthorizationPolicy shop/orders, so nothing was deleted; list what there is with:"
+                " hauberk get AuthorizationPolicy"
+            ),
         )
 
 

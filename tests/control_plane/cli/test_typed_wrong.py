@@ -57,6 +57,7 @@ USAGE = [
     ("explain --from a/b --to c /orders GET", "METHOD comes first"),
     ("explain --from a/b --to c --port 0 GET /", "0 is not in the range 1<=x<=65535"),
     ("explain --to c GET /", "Missing option '--from'; it is needed unless --decision ID"),
+    ("apply -f policies -n shop", "write metadata.namespace into them"),
     ("explain --from a/b --to c", "Missing argument 'METHOD'"),
     ("explain --from a/b --to c -H x-team=red GET /", "write 'name: value', such as -H 'x-team: red'"),
     ("explain --from a/b --to c -H :x GET /", "write 'name: value'"),
@@ -160,6 +161,13 @@ def test_every_verb_has_help_with_an_example_of_itself(path: tuple[str, ...], ha
     assert any("hauberk " + " ".join(path) in example for example in command.examples)
     assert all(f"  {example}\n" in result.stdout for example in command.examples)
     assert [param.name for param in command.params if isinstance(param, click.Option) and not param.help] == []
+
+
+@pytest.mark.parametrize("group", ["policy", "token"])
+def test_the_help_of_a_group_ends_with_examples(group: str, hauberk: Hauberk) -> None:
+    """Of its verbs."""
+    text = hauberk(group, "--help").stdout
+    assert f"  hauberk {group} " in text.split("Examples:")[1]
 
 
 def test_the_help_of_the_group_names_every_verb_in_one_line_each(hauberk: Hauberk) -> None:
