@@ -45,9 +45,10 @@ def lines(found: config_pb2.Impact) -> Iterable[tuple[bool, str]]:
     callers: dict[tuple[bool, bool, str, str, str, str], list[str]] = {}
     for one in found.lines:
         key = (one.gains, one.shadow, one.to_service, one.what, one.before, one.after)
-        callers.setdefault(key, []).append(_short(one.from_identity))
-    for (gains, shadow, service, what, before, after), names in callers.items():
+        callers.setdefault(key, []).append(one.from_identity)
+    for (gains, shadow, service, what, before, after), identities in callers.items():
         verb = "gains" if gains else "loses"
+        names = [_short(one) for one in sorted(identities, key=_workloads_first)]
         told = ", ".join(names[:CALLERS_MAX]) + (f" and {len(names) - CALLERS_MAX} more" if names[CALLERS_MAX:] else "")
         line = f"{verb}: {told} -> {service}: {what} ({before} -> {after})"
         yield gains, f"in shadow, {line}" if shadow else line
@@ -71,6 +72,10 @@ def make_real(
     request.base_version = base_version
     request.wait = wait
     request.wait_timeout_s = timeout_s if wait else 0.0
+
+
+def _workloads_first(identity: str) -> tuple[bool, str]:
+    return not identity.startswith("spiffe://"), identity
 
 
 def _short(identity: str) -> str:

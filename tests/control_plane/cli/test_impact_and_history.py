@@ -9,6 +9,7 @@ import grpc
 import pytest
 import yaml
 
+from control_plane.cli.impact import lines
 from protos.hauberk.v1 import config_pb2
 from tests.control_plane.cli.conftest import Hauberk
 from tests.control_plane.cli.fake_control_plane import FakeControlPlane
@@ -27,7 +28,7 @@ IMPACT = config_pb2.Impact(
     left_off_count=2,
 )  # fmt: skip
 TOLD = [
-    "loses: shop/web, shop/admin -> orders.shop: GET /a (shop/orders#0 -> default)",
+    "loses: shop/admin, shop/web -> orders.shop: GET /a (shop/orders#0 -> default)",
     "in shadow, gains: anybody else in the mesh -> orders.shop: everything (default -> shop/all#0)",
     "2 more changes of rights were left off, or not looked into for lack of time",
 ]
@@ -76,6 +77,21 @@ def test_confirm_asks(typed: str, said: str, calls: int, hauberk: Hauberk, fake:
     assert result.exit_code == (0 if calls == 2 else 1)
     if calls == 1:
         assert "nothing was changed" in result.stderr
+
+
+def test_callers_are_in_the_order_of_their_names() -> None:
+    """Whoever joined first; those who have not joined come last."""
+    identities = ("anybody else in the mesh", f"{SHOP}/web", "spiffe://mesh.local/ns/ops/sa/probe")
+    one: dict[str, Any] = {
+        "gains": True,
+        "to_service": "orders.shop",
+        "what": "GET",
+        "before": "default",
+        "after": "shop/a#0",
+    }
+    found = config_pb2.Impact(lines=[config_pb2.ImpactLine(from_identity=identity, **one) for identity in identities])
+    told = [line for _, line in lines(found)]
+    assert told == ["gains: ops/probe, shop/web, anybody else in the mesh -> orders.shop: GET (default -> shop/a#0)"]
 
 
 def test_nothing_gained_or_lost_is_said_too(hauberk: Hauberk, fake: FakeControlPlane) -> None:
