@@ -39,7 +39,7 @@ from sidecar.errors import SidecarError
 from sidecar.identity.source import IdentitySource
 from sidecar.net.backoff import Backoff
 from sidecar.net.errors import TlsError
-from sidecar.net.slices import in_slices
+from sidecar.net.slices import in_slices, uncollected
 from sidecar.net.tls import client_context
 from sidecar.rules.errors import RulesError
 from sidecar.rules.snapshot import Protocol, Snapshot
@@ -226,8 +226,9 @@ class ControlLink:
         """Apply a snapshot whole, or not at all. Returns the answer. One after the other, and never broken off."""
         with trio.CancelScope(shield=True):
             async with self._applying:
-                verdict = await in_slices(self.subscription.receiving(message))
-                answer = await self._apply(verdict) if isinstance(verdict, Accepted) else verdict
+                with uncollected():
+                    verdict = await in_slices(self.subscription.receiving(message))
+                    answer = await self._apply(verdict) if isinstance(verdict, Accepted) else verdict
         if not isinstance(answer, Refused):
             return answer
         facts = {"epoch": answer.epoch, "version": answer.version, "reason": answer.reason}

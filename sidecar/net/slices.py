@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import trio
@@ -26,3 +28,16 @@ async def in_slices(steps: Generator[None, None, T]) -> T:
         if time.perf_counter() >= until:
             await trio.lowlevel.checkpoint()
             until = time.perf_counter() + SLICE_S
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No pauses of the garbage collector meanwhile: what is being made is kept, and it would look at all of it again
+    and again while it grows. For a second at most; what is garbage by then is found afterwards."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -101,11 +101,16 @@ class _Node:
         branch = self._exact.get(text)
         if branch is not None:
             _collect(branch, look, found)
+        longest = len(text)
         for length in self._prefix_lengths:
+            if length > longest:
+                break
             branch = self._prefixes.get(text[:length])
             if branch is not None:
                 _collect(branch, look, found)
         for length in self._suffix_lengths:
+            if length > longest:
+                break
             branch = self._suffixes.get(text[-length:])
             if branch is not None:
                 _collect(branch, look, found)
