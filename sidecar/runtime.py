@@ -115,9 +115,9 @@ class Runtime:
 
         In slices of about a millisecond. Until its rules are compiled the snapshot before it is in force; from then on
         new requests are judged by the new one, while those that are open have their turn."""
-        self.authorizer = yield from Authorizer.compiling(snapshot)
-        self.snapshot = snapshot
-        self.authentication.under(snapshot)
+        authorizer = yield from Authorizer.compiling(snapshot)
+        self.authentication.under(snapshot)  # what may refuse the snapshot comes before anything has changed
+        self.authorizer, self.snapshot = authorizer, snapshot
         for caller in list(self.callers):
             caller.forget()
         for count, (exchange, call) in enumerate(list(self._live.items()), 1):
