@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from protos.hauberk.v1 import discovery_pb2 as pb
 from sidecar.rules.addresses import remote_address
 from sidecar.rules.facts import Facts, Token
+from sidecar.rules.header_names import folded
 from sidecar.rules.secrets import is_secret
 from sidecar.rules.verdict import Denied, Verdict
 
@@ -137,10 +138,11 @@ def _remote_ip(facts: Facts, trusted_proxies_count: int) -> str:
 
 
 def _headers(headers: Iterable[tuple[str, str]], names: frozenset[str]) -> list[pb.Header]:
+    wanted = {folded(name) for name in names}
     told = [
-        pb.Header(name=name, hidden=True) if is_secret(name) else pb.Header(name=name, value=_clipped(value))
+        pb.Header(name=name, hidden=True) if is_secret(folded(name)) else pb.Header(name=name, value=_clipped(value))
         for name, value in headers
-        if name in names
+        if folded(name) in wanted
     ]
     return told[:HEADERS_MAX]
 

@@ -14,6 +14,8 @@ HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 # As `sidecar.http.fields.folded`: CGI and WSGI turn `_` into `-`; some servers all of these.
 _LIKE_A_DASH = str.maketrans(dict.fromkeys("!#$%&'*+.^_`|~", "-"))
 
+_OCTETS_LIKE_A_DASH = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
+
 _OF_CONNECTIONS = frozenset({
     "connection", "http2-settings", "keep-alive", "proxy-authorization", "proxy-connection", "transfer-encoding",
     "upgrade",
@@ -35,6 +37,11 @@ _NOT_TO_BE_SET = _NEVER_A_TOKEN | {
 def folded(name: str) -> str:
     """One spelling for all that an app may take for the same header."""
     return name.translate(_LIKE_A_DASH)
+
+
+def folded_octets(name: bytes) -> bytes:
+    """The same of a name as it arrived."""
+    return name.translate(_OCTETS_LIKE_A_DASH)
 
 
 def is_identity(name: str) -> bool:

@@ -15,6 +15,7 @@ from sidecar.rules.conditions import (
     OperationAttributes,
 )
 from sidecar.rules.facts import Token
+from sidecar.rules.header_names import folded, folded_octets
 from sidecar.rules.keys import Attribute, Key
 from sidecar.rules.match import without_params
 from sidecar.rules.request_facts import Field, RequestFacts, operation_attributes
@@ -166,7 +167,7 @@ class Judge:
         self._otherwise = otherwise
         self._trusted_proxies_count = trusted_proxies_count
         self.looks = header_names_of(key for rules in (*self._deny, *self._allow, *self._audit) for key in rules.looks)
-        """Names of headers that make a difference; None: nor does a token."""
+        """Names of headers that make a difference, folded; None: nor does a token."""
         self._remembered: dict[tuple[object, ...], Verdict] = {}
 
     @property
@@ -182,7 +183,7 @@ class Judge:
         if looks is None:
             fields = ()
         else:
-            fields = tuple([field for field in fields if field[0] in looks])
+            fields = tuple([field for field in fields if folded_octets(field[0]) in looks])
             asked = (host, port, method, path, fields, token)
         verdict = self._remembered.get(asked)
         if verdict is None:
@@ -218,11 +219,11 @@ def _first(groups: tuple[RuleSet, ...], asked: Asked) -> Verdict | None:
 
 
 def header_names_of(keys: Iterable[Key]) -> frozenset[bytes] | None:
-    """Of the headers that are looked at; None if nothing of scope REQUEST is."""
+    """Of the headers that are looked at, folded; None if nothing of scope REQUEST is."""
     keys = set(keys)
     if not keys:
         return None
-    names = {key.names[0].encode() for key in keys if key.attribute is Attribute.HEADER}
+    names = {folded(key.names[0]).encode() for key in keys if key.attribute is Attribute.HEADER}
     if any(key.attribute is Attribute.REMOTE_IP for key in keys):
         names.add(b"x-forwarded-for")
     return frozenset(names)

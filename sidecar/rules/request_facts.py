@@ -9,6 +9,7 @@ from typing import final
 from sidecar.rules.addresses import canonical_address, remote_address
 from sidecar.rules.conditions import OperationAttributes, PeerAttributes
 from sidecar.rules.facts import Peer, Token
+from sidecar.rules.header_names import folded, folded_octets
 from sidecar.rules.keys import Attribute, Key
 from sidecar.rules.match import host_of, one_spelling, without_query
 
@@ -69,8 +70,9 @@ class RequestFacts:
         """Several texts for headers, audiences and claims; "" or () if the request has none."""
         attribute, token = key.attribute, self._token
         if attribute is Attribute.HEADER:
-            name = key.names[0].encode("ascii")
-            return tuple([value.decode("latin-1") for n, value in self._fields if n == name])
+            # Many apps take `x_role` for `x-role`: whoever may not send one must not send the other (row D02).
+            name = folded(key.names[0]).encode("ascii")
+            return tuple([value.decode("latin-1") for n, value in self._fields if folded_octets(n) == name])
         if attribute is Attribute.REMOTE_IP:
             return self._remote()
         if attribute is Attribute.REQUEST_PRINCIPAL:

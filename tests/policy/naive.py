@@ -215,9 +215,15 @@ def when_matches(when: When, asked: Asked) -> bool:
             return list_in_a_token(when, token.audiences if token else (), asked)
     names = re.findall(r"\[([^\[\]]*)\]", when.key)
     if when.key.startswith("request.headers["):
-        return headers(when, [value for name, value in facts.headers if name == names[0].lower()], asked)
+        wanted = spelled(names[0].lower())
+        return headers(when, [value for name, value in facts.headers if spelled(name) == wanted], asked)
     assert when.key.startswith("request.auth.claims["), when.key
     return list_in_a_token(when, claim_of(token, names), asked)
+
+
+def spelled(name: str) -> str:
+    """Apps take `x_role` for `x-role`, some of them every mark that a name may have."""
+    return "".join("-" if mark in "!#$%&'*+.^_`|~" else mark for mark in name)
 
 
 def headers(when: When, sent: Sequence[str], asked: Asked) -> bool:
