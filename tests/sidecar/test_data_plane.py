@@ -142,8 +142,8 @@ async def test_a_denied_grpc_call_gets_permission_denied() -> None:
     failure if they still have something to send."""
     async with serving_h2c(H2App()) as app, two_sides(app, protocol=Protocol.HTTP2, policies=()) as pair:
         output = await curl(
-            "-D", "-", "--http2-prior-knowledge", "-X", "POST", "-H", "content-type: application/grpc", "-H", "te: trailers",
-            "-H", f"host: {ORDERS_NAME}:{PORT}", f"http://{pair.web.app_address}/p.S/M",
+            "-D", "-", "--http2-prior-knowledge", "-X", "POST", "-H", "content-type: application/grpc",
+            "-H", "te: trailers", "-H", f"host: {ORDERS_NAME}:{PORT}", f"http://{pair.web.app_address}/p.S/M",
         )  # fmt: skip
         assert output.startswith("HTTP/2 200")
         assert "grpc-status: 7\r\n" in output
