@@ -160,7 +160,9 @@ def _shapes(values: Texts | None) -> set[tuple[Shape, str]] | None:
         return None
     shapes: set[tuple[Shape, str]] = set()
     for value in values:
-        shape, text = (Shape.PREFIX, template_prefix(value)) if is_template(value) else shape_of(value)
+        # Only paths have templates, which begin with a slash: `*{x}` of a header is a suffix like any other.
+        is_prefix = value.startswith("/") and is_template(value)
+        shape, text = (Shape.PREFIX, template_prefix(value)) if is_prefix else shape_of(value)
         if shape is Shape.PRESENCE:
             return None
         shapes.add((shape, text))

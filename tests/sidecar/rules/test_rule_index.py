@@ -15,7 +15,7 @@ ATTRIBUTES: tuple[AttributeId, ...] = (PATH, HOST, TENANT, METHOD)
 PATTERNS: dict[AttributeId, list[str]] = {
     PATH: ["/", "/a", "/a/b", "/a*", "/a/*", "*.png", "*b", "*", "/a/{*}", "/{*}/b", "/a/{**}"],
     HOST: ["orders", "orders.shop", "orders*", "*.shop", "*"],
-    TENANT: ["one", "two", "t*", "*e"],
+    TENANT: ["one", "two", "t*", "*e", "*{e}", "{e}", "/o{*"],
     METHOD: ["GET", "PUT", "P*"],
 }
 REQUESTS: dict[AttributeId, list[str]] = {
@@ -36,7 +36,7 @@ entries = st.lists(
 )
 asked = st.fixed_dictionaries(
     {attribute: st.sampled_from(values) for attribute, values in REQUESTS.items()}
-    | {TENANT: st.lists(st.sampled_from(["one", "two", "three", ""]), max_size=3).map(tuple)}
+    | {TENANT: st.lists(st.sampled_from(["one", "two", "three", "", "th{e}", "{e}", "/o{e}"]), max_size=3).map(tuple)}
 )
 
 
@@ -79,6 +79,16 @@ def test_rules_that_nothing_tells_apart_are_all_candidates() -> None:
     """The index has nothing to say about them."""
     index = RuleIndex([Entry(number, {}) for number in range(FEW + 5)], ATTRIBUTES)
     assert list(index.candidates(lambda attribute: "")) == list(range(FEW + 5))
+
+
+def test_a_brace_makes_no_template_of_a_header() -> None:
+    """A DENY on `*{x}` must be found among many."""
+    wanted = [f"t{number}" for number in range(20)] + ["*{x}", "{x}*", "a{x}", "*}"]
+    index = RuleIndex([Entry(number, {TENANT: (text,)}) for number, text in enumerate(wanted)], ATTRIBUTES)
+    for value in ("foo{x}", "a{x}", "{x}foo", "*{x}"):
+        look: dict[AttributeId, Value] = {PATH: "/a", TENANT: (value,), HOST: "h", METHOD: "GET"}
+        matching = {number for number, text in enumerate(wanted) if compile_matcher([text])(value)}
+        assert matching <= set(index.candidates(look.__getitem__))
 
 
 def test_building_goes_in_slices() -> None:
