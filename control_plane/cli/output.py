@@ -78,13 +78,14 @@ def _print(out: Console, table: Table) -> None:
 
 
 def print_data(data: Any, output: str) -> None:
-    """`data` as JSON or YAML."""
+    """`data` as JSON or YAML, in ASCII if it holds anything a terminal would act on: neither format escapes all of it."""
+    is_printable = json.dumps(data, ensure_ascii=False).isprintable()
     if output == "json":
-        click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+        click.echo(json.dumps(data, indent=2, ensure_ascii=not is_printable, allow_nan=False))
     else:
         import yaml
 
-        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
+        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=is_printable), nl=False)
 
 
 def plain(message: Message) -> Plain:

@@ -58,11 +58,25 @@ def test_a_number_json_cannot_hold_is_null() -> None:
 def test_data_can_be_read_back(output: str, read: object, capsys: pytest.CaptureFixture[str]) -> None:
     """Both formats carry the same."""
     assert callable(read)
-    data = {"z": 1, "a": ["é", "\x1b"], "t": 1.5, "n": None}
+    data = {"z": 1, "a": ["é"], "t": 1.5, "n": None}
     print_data(data, output)
     out = capsys.readouterr().out
     assert read(out) == data
-    assert "\x1b" not in out
+    assert "é" in out
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "\x7f", "\x9b2J", "\x85", "\u202eabc", "\u2028", "é\x9d0;x\x9c"])
+@pytest.mark.parametrize(("output", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_nothing_a_terminal_would_act_on_is_printed_for_programs(
+    output: str, read: object, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A header's value may hold C1 controls, and what a sidecar says of itself anything: programs are often people."""
+    assert callable(read)
+    data = {"a": [text]}
+    print_data(data, output)
+    out = capsys.readouterr().out
+    assert read(out) == data
+    assert all(char.isprintable() or char == "\n" for char in out)
 
 
 @pytest.mark.parametrize(
