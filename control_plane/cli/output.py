@@ -78,7 +78,7 @@ def _print(out: Console, table: Table) -> None:
 
 
 def print_data(data: Any, output: str) -> None:
-    """`data` as JSON or YAML, in ASCII if it holds anything a terminal would act on: neither format escapes all of it."""
+    """`data` as JSON or YAML; in ASCII if it holds what a terminal would act on, which neither escapes all of."""
     is_printable = json.dumps(data, ensure_ascii=False).isprintable()
     if output == "json":
         click.echo(json.dumps(data, indent=2, ensure_ascii=not is_printable, allow_nan=False))
