@@ -7,11 +7,14 @@ nothing for the attribute are filed under the next attribute, and so are the rul
 that no attribute tells apart are candidates always.
 
 The index never decides. It leaves out what cannot match.
+
+A rule of many values stands in many places: fifty paths, fifty hosts and fifty tenants could be 125,000 of them. So
+there is room for a few times the values there are; behind that, rules are tried that could have been told apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from itertools import chain
 
 from sidecar.rules.keys import Key
@@ -27,6 +30,8 @@ Look = Callable[[AttributeId], Value]
 
 FEW = 8
 """So many rules are tried faster than told apart."""
+ROOM_PER_VALUE, ROOM_MIN = 4, 1_024
+"""How many places there are, for all rules of one index."""
 SLICE = 256
 """Rules filed between two yields."""
 
@@ -63,7 +68,9 @@ class RuleIndex:
         self._few = tuple([entry.number for entry in entries])
         self._tree: _Node | None = None
         if len(entries) > FEW:
-            self._tree = yield from _node(entries, tuple(attributes))
+            values_count = sum([len(texts) for entry in entries for texts in entry.wanted.values()])
+            room = _Room(ROOM_MIN + ROOM_PER_VALUE * values_count)
+            self._tree = yield from _node(entries, tuple(attributes), room)
 
     def candidates(self, look: Look) -> Sequence[int]:
         """The numbers, ascending, of the rules that may match: all that do are among them. Not to be changed."""
@@ -92,28 +99,38 @@ class _Node:
 
     def collect(self, look: Look, found: list[Sequence[int]]) -> None:
         value = look(self._attribute)
-        for text in (value,) if isinstance(value, str) else value:
-            if text:
-                self._collect_text(text, look, found)
+        if isinstance(value, str):
+            branches = self._branches(value) if value else ()
+        elif len(value) == 1:
+            branches = self._branches(value[0])
+        else:  # each branch once, however often a header says the same
+            by_id = {id(branch): branch for text in {*value} for branch in self._branches(text)}
+            branches = by_id.values()
+        for branch in branches:
+            _collect(branch, look, found)
         _collect(self._rest, look, found)
 
-    def _collect_text(self, text: str, look: Look, found: list[Sequence[int]]) -> None:
+    def _branches(self, text: str) -> Collection[_Node | Numbers]:
+        found: list[_Node | Numbers] = []
+        if not text:
+            return found
         branch = self._exact.get(text)
         if branch is not None:
-            _collect(branch, look, found)
+            found.append(branch)
         longest = len(text)
         for length in self._prefix_lengths:
             if length > longest:
                 break
             branch = self._prefixes.get(text[:length])
             if branch is not None:
-                _collect(branch, look, found)
+                found.append(branch)
         for length in self._suffix_lengths:
             if length > longest:
                 break
             branch = self._suffixes.get(text[-length:])
             if branch is not None:
-                _collect(branch, look, found)
+                found.append(branch)
+        return found
 
 
 def _collect(branch: _Node | Numbers, look: Look, found: list[Sequence[int]]) -> None:
@@ -127,7 +144,16 @@ Branches = dict[str, "_Node | Numbers"]
 Filed = dict[tuple[Shape, str], list[Entry]]
 
 
-def _node(entries: Sequence[Entry], attributes: tuple[AttributeId, ...]) -> Generator[None, None, _Node]:
+class _Room:
+    """How many places are left."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
+def _node(entries: Sequence[Entry], attributes: tuple[AttributeId, ...], room: _Room) -> Generator[None, None, _Node]:
     attribute, others = attributes[0], attributes[1:]
     filed: Filed = {}
     rest: list[Entry] = []
@@ -136,22 +162,25 @@ def _node(entries: Sequence[Entry], attributes: tuple[AttributeId, ...]) -> Gene
         if shapes is None:
             rest.append(entry)
         else:
+            room.left -= len(shapes)
             for kind in shapes:
                 filed.setdefault(kind, []).append(entry)
         if count % SLICE == 0:
             yield
     by_shape: dict[Shape, Branches] = {shape: {} for shape in Shape}
     for count, ((shape, text), of_text) in enumerate(filed.items(), 1):
-        by_shape[shape][text] = yield from _branch(of_text, others)
+        by_shape[shape][text] = yield from _branch(of_text, others, room)
         if count % SLICE == 0:
             yield
-    return _Node(attribute, by_shape, (yield from _branch(rest, others)))
+    return _Node(attribute, by_shape, (yield from _branch(rest, others, room)))
 
 
-def _branch(entries: Sequence[Entry], attributes: tuple[AttributeId, ...]) -> Generator[None, None, _Node | Numbers]:
-    if len(entries) <= FEW or not attributes:
+def _branch(
+    entries: Sequence[Entry], attributes: tuple[AttributeId, ...], room: _Room
+) -> Generator[None, None, _Node | Numbers]:
+    if len(entries) <= FEW or not attributes or room.left <= 0:
         return tuple([entry.number for entry in entries])
-    return (yield from _node(entries, attributes))
+    return (yield from _node(entries, attributes, room))
 
 
 def _shapes(values: Texts | None) -> set[tuple[Shape, str]] | None:

@@ -91,6 +91,34 @@ def test_a_brace_makes_no_template_of_a_header() -> None:
         assert matching <= set(index.candidates(look.__getitem__))
 
 
+def test_h09_rules_of_many_values_do_not_multiply() -> None:
+    """Nine rules of forty paths, hosts, tenants and methods: 2,560,000 places, if each combination had one."""
+    wanted: dict[AttributeId, tuple[str, ...]] = {
+        attribute: tuple(f"/{number}" for number in range(40)) for attribute in ATTRIBUTES
+    }
+    steps = sum(1 for _ in RuleIndex.building([Entry(number, wanted) for number in range(FEW + 1)], ATTRIBUTES))
+    assert steps < 100
+    index = RuleIndex([Entry(number, wanted) for number in range(FEW + 1)], ATTRIBUTES)
+    look: dict[AttributeId, Value] = {PATH: "/39", HOST: "/38", TENANT: ("/37",), METHOD: "/0"}
+    assert list(index.candidates(look.__getitem__)) == list(range(FEW + 1))
+
+
+def test_a_header_sent_many_times_is_looked_up_once() -> None:
+    """Eight headers, each sent twelve times, would be 12 ** 8 ways through the index."""
+    headers = [Key(Attribute.HEADER, (f"x-{number}",)) for number in range(8)]
+    rules = [dict.fromkeys(headers, ("on", "o*", "*n")) | {METHOD: (f"M{number}",)} for number in range(FEW + 1)]
+    index = RuleIndex([Entry(number, {**one}) for number, one in enumerate(rules)], (*headers, METHOD))
+    asked_count = 0
+
+    def look(attribute: AttributeId) -> Value:
+        nonlocal asked_count
+        asked_count += 1
+        return "M3" if attribute == METHOD else ("on",) * 6 + ("oon",) * 6
+
+    assert 3 in index.candidates(look)
+    assert asked_count < 10_000
+
+
 def test_building_goes_in_slices() -> None:
     """So that requests need not wait for a large policy."""
     building = RuleIndex.building([Entry(n, {PATH: (f"/{n}",)}) for n in range(10_000)], ATTRIBUTES)
