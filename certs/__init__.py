@@ -9,6 +9,10 @@ The map, in reading order:
     bundle      TrustBundle: the anchors of one trust domain; `pin`
     svid        X509Svid: a chain with its private key
     csr         certificate signing requests: make one, read one from a stranger
+    authority_id  the name of a signing key, wherever it turns up
+    revocation  Revocations: what is not trusted although its time has not run out
+    node_key    the key that stays with a node and outlives its certificates: its statements
+    succession  anchors that vouch for those after them
 
 Everything here is a pure function of its arguments: no files, no sockets, no clock. It imports nothing of ours.
 """

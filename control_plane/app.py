@@ -43,6 +43,7 @@ from control_plane.limits import RateLimit
 from control_plane.logs import fields
 from control_plane.push.hub import Hub
 from control_plane.push.snapshot import WorldLoader
+from control_plane.push.trust import Trust
 from control_plane.registry import Registry
 from control_plane.store.base import Store
 from control_plane.store.sqlite import SqliteStore
@@ -148,7 +149,7 @@ def _open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Ca
     loader = WorldLoader(
         store,
         trust_domain,
-        lambda: authority.bundle.anchors_der,
+        lambda: Trust(anchors_der=authority.bundle.anchors_der),
         certificate_lifetime_s=config.certificate_lifetime_s,
     )
     _check_stored(loader)

@@ -2,8 +2,11 @@
 
 A **workload** is what an operator named when making a join token: a service in a namespace, under a service account,
 with labels. Its SPIFFE ID follows from namespace and service account. A **join token** turns a fresh process into a
-member of one workload, once. Every certificate **issued** is recorded with the workload it is for, so that a caller is
-known by the serial number of its certificate and two services may share one service account. A running sidecar of a
+member of one workload, once. What joins is a **node**: it keeps a key of its own that outlives its certificates, and
+is what a line of certificates, each renewed from the one before, belongs to. Every certificate **issued** is recorded
+with the workload and the node it is for, so that a caller is known by the serial number of its certificate and two
+services may share one service account. What signs them is an **authority**: a root, an intermediate, or the key of
+JWT-SVIDs. A **revocation** takes away what an identity, a certificate or a join token gave. A running sidecar of a
 workload is an **instance**; one that serves has an **endpoint**. What an operator applies is a **resource**. Every
 change of a resource or an endpoint makes a new **revision** of the store, which is the version of the snapshots made
 from it; revisions grow within an **epoch**.
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from certs.spiffe_id import SpiffeId
 from sidecar.rules.snapshot import Protocol
@@ -80,6 +84,106 @@ class IssuedRecord:
     not_before: float
     not_after: float
     issued_at: float
+    node_id: str = ""
+    """Whose line it belongs to; empty: nobody's (the control plane's own)."""
+    issuer_id: str = ""
+    """The authority that signed it."""
+    root_id: str = ""
+    """The root that one stands under."""
+    number: int = 0
+    """Grows with every certificate recorded; given by the store, ignored on the way in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What joined with one join token, and comes back with its node key."""
+
+    node_id: str
+    """`certs.authority_id.key_id` of its node key; 32 random hexadecimal digits for one that has none."""
+    workload_id: int
+    token_id: str
+    """The join token it came with."""
+    public_key_der: bytes = field(repr=False)
+    """Empty: it cannot come back without a token."""
+    joined_at: float
+    expires_at: float
+    """Until when it may rejoin; each renewal moves it on."""
+    confirmed_number: int = 0
+    """`IssuedRecord.number` of the newest certificate it was seen to use. Older ones are not used any more: who renews
+    with one of them is a second holder of the key (security.md G24)."""
+    alarm: str = ""
+    """What somebody should look at; empty: nothing."""
+
+
+class Level(Enum):
+    ROOT = "root"
+    INTERMEDIATE = "intermediate"
+    JWT = "jwt"
+    """Signs JWT-SVIDs; has no certificate."""
+
+
+class Phase(Enum):
+    """Where an authority is in its life. `control_plane.ca.slots` has the table of what may follow what."""
+
+    REQUESTED = "requested"
+    """There is a key, and its certificate was asked of an offline root."""
+    PREPARED = "prepared"
+    """Complete and published, signs nothing yet."""
+    ACTIVE = "active"
+    """Signs. At most one of a level."""
+    OLD = "old"
+    """Signed once, and is trusted still."""
+    TAINTED = "tainted"
+    """As OLD, but whoever holds something signed by it has to replace it at once."""
+    REVOKED = "revoked"
+    """Trusted by nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """A key that signs, and what is known of it."""
+
+    authority_id: str
+    """`certs.authority_id.key_id` of its public key."""
+    level: Level
+    phase: Phase
+    parent_id: str
+    """The root that signed it; its own id for a root; empty for a JWT key."""
+    public_key_der: bytes = field(repr=False)
+    certificate_der: bytes = field(default=b"", repr=False)
+    """Empty while REQUESTED, and for JWT keys."""
+    sealed_key: bytes = field(default=b"", repr=False)
+    """The private key under the key-encryption key (`control_plane.ca.keys`). Empty: it is kept elsewhere."""
+    not_before: float
+    not_after: float
+    """Unix seconds; 0 while REQUESTED."""
+    prepared_at: float
+    activated_at: float | None = None
+    tainted_at: float | None = None
+    revoked_at: float | None = None
+    predecessor_id: str = ""
+    """Of a root: the one that vouches for it."""
+    succession: bytes = field(default=b"", repr=False)
+    """That one's signature (`certs.succession`); empty: nobody vouches."""
+
+
+class RevokedKind(Enum):
+    IDENTITY = "identity"
+    SERIAL = "serial"
+    TOKEN = "token"  # noqa: S105 - a kind, not a secret
+    """The join token, if it was not used, and all that came of it if it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationRecord:
+    """A right taken away by an operator. Authorities are revoked by their phase."""
+
+    kind: RevokedKind
+    value: str
+    """SPIFFE ID | serial number, lower-case hexadecimal | token id."""
+    at: float
+    by: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,28 @@ from control_plane.api.discovery import DiscoveryApi
 from control_plane.api.explain import ExplainApi
 from control_plane.api.history import HistoryApi
 from control_plane.api.identity import IdentityApi
+from control_plane.errors import InvalidRequest
 from protos.hauberk.v1 import admin_pb2, config_pb2, discovery_pb2, identity_pb2
+
+NOT_BUILT = (
+    "hauberk.v1.Identity/Challenge",
+    "hauberk.v1.Identity/Rejoin",
+    "hauberk.v1.Identity/Anchors",
+    "hauberk.v1.Identity/Confirm",
+    "hauberk.v1.Identity/IssueJwtSvid",
+    "hauberk.v1.Admin/CaStatus",
+    "hauberk.v1.Admin/CaStep",
+    "hauberk.v1.Admin/CaInstall",
+    "hauberk.v1.Admin/CaRehearse",
+    "hauberk.v1.Admin/Revoke",
+    "hauberk.v1.Admin/Reinstate",
+    "hauberk.v1.Admin/ListRevocations",
+)
+
+
+async def _not_built(caller: Caller, request: Message) -> Message:
+    raise InvalidRequest("this release of the control plane does not do that yet")
+
 
 UnaryHandler = Callable[[Caller, Any], Awaitable[Message]]
 StreamHandler = Callable[[Caller, AsyncIterator[Any], Callable[[Any], Awaitable[None]]], Awaitable[None]]
@@ -72,6 +93,7 @@ def methods(
         "hauberk.v1.Config/Inventory": history.inventory,
         "hauberk.v1.Admin/CreateToken": admin.create_token,
         "hauberk.v1.Admin/Status": admin.status,
+        **dict.fromkeys(NOT_BUILT, _not_built),
     }
     stream: Mapping[str, StreamHandler] = {"hauberk.v1.Discovery/Watch": discovery.watch}
     found: list[Method] = []

@@ -3,7 +3,7 @@
 Three servers, each with the methods that may be reached there and with one way to know the caller:
 
 - members, `listen`: TLS that requires a client certificate. Who it names may call what `authz` says.
-- join, `join_listen`: TLS without a client certificate. Identity/Join is all there is.
+- join, `join_listen`: TLS without a client certificate. joining, and coming back, is all there is.
 - operator, a unix socket of mode 0600: whoever can open it is the local operator.
 
 (One port could not do both kinds of TLS: grpcio either requires a client certificate or does not ask for one.)
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 DETAILS_OCTETS_MAX = 6_000
 """Of a status text on the wire: clients refuse metadata above 8 KiB by default."""
-JOIN_METHODS = ("/hauberk.v1.Identity/Join",)
+JOIN_METHODS = tuple(f"/hauberk.v1.Identity/{one}" for one in ("Join", "Challenge", "Rejoin", "Anchors"))
 # Anybody may connect to the join port: those who do must leave the others descriptors (security.md I03).
 _JOIN_OPTIONS = [("grpc.max_allowed_incoming_connections", 256), ("grpc.max_connection_idle_ms", 30_000)]
 

@@ -13,8 +13,6 @@ byte counts: an envelope with one bit changed does not open.
 
 from __future__ import annotations
 
-import hashlib
-
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -22,10 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_der_private_key,
 )
 
+from certs.authority_id import key_id
 from control_plane.ca.errors import EnvelopeError
 
 KEK_BYTES = 32
@@ -35,12 +33,6 @@ _MAGIC = b"hauberk-ca-key v1\n"
 _KEY_ID_CHARS = 32
 _TAG_BYTES = 16
 _HEAD_BYTES = len(_MAGIC) + _KEY_ID_CHARS + 1 + NONCE_BYTES
-
-
-def key_id(public_key: ec.EllipticCurvePublicKey) -> str:
-    """32 hex digits that name a key."""
-    spki = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(spki).hexdigest()[:_KEY_ID_CHARS]
 
 
 def seal(private_key: ec.EllipticCurvePrivateKey, *, kek: bytes, nonce: bytes) -> bytes:

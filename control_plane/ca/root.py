@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from certs.authority_id import key_id
 from certs.bundle import TrustBundle
 from certs.der import load_certificate, load_public_key
 from certs.errors import InvalidBundle
 from certs.spiffe_id import TrustDomain
 from certs.svid import new_private_key
 from control_plane.ca.errors import CaError
-from control_plane.ca.keys import key_id
 from control_plane.ca.template import new_serial, root_builder
 
 

@@ -14,10 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from certs.authority_id import key_id
 from certs.der import PublicKey
 from certs.spiffe_id import SpiffeId, TrustDomain
 from control_plane.ca.errors import CaExpired
-from control_plane.ca.keys import key_id
 
 BACKDATE_S = 60
 """NotBefore lies this far in the past: clocks of peers may be slow (row J01)."""

@@ -13,6 +13,7 @@ from datetime import datetime
 
 from certs.errors import CertsError
 from certs.spiffe_id import SCHEME, SpiffeId, TrustDomain
+from sidecar.rules.addresses import ipv6_host
 from sidecar.rules.decode import TRUSTED_PROXIES_MAX, VALUE_CHARS_MAX
 from sidecar.rules.decode_policies import TIMEOUT_S_MAX
 from sidecar.rules.header_names import HEADER_NAME
@@ -208,16 +209,22 @@ def header_name(text: str) -> str:
 
 
 def host(text: str) -> str:
+    """An IPv6 address in the one spelling that requests have."""
     shape, rest = _shape(text)
     lower = rest.lower()
     if shape is Shape.EXACT and _IPV6_HOST.fullmatch(lower):
-        return text
+        try:
+            return f"[{ipv6_host(lower[1:-1])}]"
+        except ValueError:
+            raise BadValue(f"{shown(text)} is not an IPv6 address", "write [2001:db8::1]") from None
     if ":" in rest:
         raise BadValue(f"{shown(text)} holds a port; hosts are matched without", "remove it and use `ports`")
     if rest and not _HOST_TEXT.fullmatch(lower):
         raise BadValue(f"{shown(text)} matches no host", "use letters, digits, . and -, with `*` at one end if needed")
     if lower.endswith(".") and shape is not Shape.PREFIX:
         raise BadValue(f"{shown(text)} ends with a dot; hosts are matched without", "remove the dot")
+    if ".." in rest or (rest.startswith(".") and shape is not Shape.SUFFIX):
+        raise BadValue(f"{shown(text)} matches no host: it has an empty label", "remove the dot")
     return text
 
 
@@ -238,6 +245,8 @@ def method(text: str) -> str:
 
 def server_name(text: str) -> str:
     """Of the TLS handshake (RFC 6066 section 3): a DNS name, compared in lower case."""
+    if text.startswith("["):
+        raise BadValue(f"{shown(text)} is an address, and nobody asks for one by name", "name a host")
     return host(text).lower()
 
 

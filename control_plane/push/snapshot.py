@@ -28,6 +28,7 @@ from control_plane.policy.parse import parse_documents
 from control_plane.push import encode
 from control_plane.push.selected import Selected
 from control_plane.push.session import Content
+from control_plane.push.trust import Trust
 from control_plane.store.base import Store
 from protos.hauberk.v1 import discovery_pb2 as pb
 from sidecar.rules.snapshot import Protocol
@@ -40,7 +41,7 @@ class World:
     epoch: int
     revision: int
     trust_domain: TrustDomain
-    anchors_der: tuple[bytes, ...]
+    trust: Trust
     mesh: MeshConfigSpec
     specs: tuple[Spec, ...]
     """Of all resources, MeshConfig included."""
@@ -57,13 +58,13 @@ class WorldLoader:
         self,
         store: Store,
         trust_domain: TrustDomain,
-        anchors_der: Callable[[], tuple[bytes, ...]],
+        trust: Callable[[], Trust],
         *,
         certificate_lifetime_s: int,
     ) -> None:
         self._store = store
         self._trust_domain = trust_domain
-        self._anchors_der = anchors_der
+        self._trust = trust
         self._mesh_default = MeshConfigSpec(certificate_lifetime_s=certificate_lifetime_s)
         self._world: World | None = None
         self._parsed: dict[ResourceKey, tuple[int, Spec]] = {}
@@ -72,10 +73,10 @@ class WorldLoader:
         """Raises ControlPlaneError if a stored resource no longer parses: then no snapshot can be made, and everybody
         keeps the last good one."""
         held = self._world
-        anchors_der = self._anchors_der()
+        trust = self._trust()
         now_at = (self._store.epoch, self._store.revision)
-        if held is None or (held.epoch, held.revision) != now_at or held.anchors_der != anchors_der:
-            held = self._world = self._read(*now_at, anchors_der)
+        if held is None or (held.epoch, held.revision) != now_at or held.trust != trust:
+            held = self._world = self._read(*now_at, trust)
         return held
 
     def as_of(self, version: int) -> World | None:
@@ -88,7 +89,7 @@ class WorldLoader:
         records = self._store.resources_at(version)
         if records is None:
             return None
-        return self._world_of([_parse(one) for one in records], world.epoch, version, world.anchors_der)
+        return self._world_of([_parse(one) for one in records], world.epoch, version, world.trust)
 
     def advanced(self, revision: int) -> World:
         """The world just loaded, under a newer revision that changed nothing."""
@@ -99,7 +100,7 @@ class WorldLoader:
     def imagined(self, specs: Sequence[Spec]) -> World:
         """The world as it would be with these resources and no others. Raises ControlPlaneError as `load` does."""
         world = self.load()
-        return self._world_of(specs, world.epoch, world.revision, world.anchors_der)
+        return self._world_of(specs, world.epoch, world.revision, world.trust)
 
     def together(self, applied: Sequence[ParsedResource], beside: Sequence[Spec] | None = None) -> Together:
         """All resources as they would be with these, `beside` those (None: those there are). Raises ControlPlaneError
@@ -112,10 +113,10 @@ class WorldLoader:
         """Saves parsing what was parsed just now to validate it."""
         self._parsed[key] = (version, spec)
 
-    def _read(self, epoch: int, revision: int, anchors_der: tuple[bytes, ...]) -> World:
-        return self._world_of(self._specs(self._store.resources()), epoch, revision, anchors_der)
+    def _read(self, epoch: int, revision: int, trust: Trust) -> World:
+        return self._world_of(self._specs(self._store.resources()), epoch, revision, trust)
 
-    def _world_of(self, given: Sequence[Spec], epoch: int, revision: int, anchors_der: tuple[bytes, ...]) -> World:
+    def _world_of(self, given: Sequence[Spec], epoch: int, revision: int, trust: Trust) -> World:
         specs = tuple(given)
         workloads = tuple(self._store.workloads())
         mesh = next((one for one in specs if isinstance(one, MeshConfigSpec)), self._mesh_default)
@@ -123,7 +124,7 @@ class WorldLoader:
             epoch=epoch,
             revision=revision,
             trust_domain=self._trust_domain,
-            anchors_der=anchors_der,
+            trust=trust,
             mesh=mesh,
             specs=specs,
             selected=Selected(specs, mesh, self._trust_domain, None if self._world is None else self._world.selected),
@@ -200,7 +201,9 @@ def compile_content(world: World, workload: Workload, subscriptions: Iterable[st
         ),
         default_action=encode.DEFAULT_ACTIONS[world.mesh.default_action],
         services=[_service(world, name) for name in sorted(subscriptions)],
-        trust_anchors_der=world.anchors_der,
+        trust_anchors_der=world.trust.anchors_der,
+        revocations=encode.revocations(world.trust.revocations),
+        jwt_keys=world.trust.jwt_keys,
         certificate_lifetime_s=world.mesh.certificate_lifetime_s,
     )
     # Deterministic means: map entries sorted. Equal snapshots give equal octets within one build of protobuf, which is

@@ -3,5 +3,6 @@
 - `base`    the `Store` interface every back end keeps; `tests/contract/` holds the suite that says what it means
 - `sqlite`  the embedded one: nothing to install, one file
 - `sqlite_history`  its resources, and what they were at every version
+- `sqlite_identity` its certificates, nodes, authorities and revocations
 - `migrations/`  its schema, one SQL file a step, applied in order
 """

@@ -9,10 +9,11 @@ look-up or a single-row write. Callers run in one event loop and never await bet
    nothing leaves it alone.
 3. A join token is spent by exactly one caller, whatever runs beside it (security.md G11).
 4. A serial number is recorded once (security.md J10).
-5. Every change of resources has one entry in the history, made in the same transaction; what was in force at any
+5. Every change of an authority, and every revocation, makes `revision` larger too: all snapshots may change by it.
+6. Every change of resources has one entry in the history, made in the same transaction; what was in force at any
    version since `history_floor` can be had, and later changes do not alter that answer. The newest
    `history_versions_max` entries are kept.
-6. What cannot be written now raises Unavailable and changes nothing (J03); reading goes on.
+7. What cannot be written now raises Unavailable and changes nothing (J03); reading goes on.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ from typing import Protocol
 
 from certs.spiffe_id import SpiffeId
 from control_plane.model import (
+    Authority,
     Change,
     EndpointRecord,
     HistoryEntry,
     IssuedRecord,
     JoinTokenRecord,
+    Node,
     ResourceKey,
     ResourceRecord,
+    RevocationRecord,
+    RevokedKind,
     Workload,
     WorkloadSpec,
 )
@@ -75,11 +80,17 @@ class Store(Protocol):
     def record_fact(self, name: str, value: str) -> None:
         """Raises StoreError if the fact is already recorded with another value."""
 
+    def change_fact(self, name: str, value: str) -> None:
+        """Records it, or replaces what was recorded."""
+
     # join tokens
 
     def put_token(self, token: JoinTokenRecord) -> None: ...
 
     def token(self, token_id: str) -> JoinTokenRecord | None: ...
+
+    def void_tokens(self, now: float) -> int:
+        """Spends every token that is still good, for nobody; how many (after a restore: they may have been used)."""
 
     def consume_token(self, token_id: str, secret_sha256: bytes, now: float) -> JoinTokenRecord | None:
         """The token, now spent, if it exists, the hash matches, it has not expired and nobody spent it before."""
@@ -104,11 +115,56 @@ class Store(Protocol):
     def remove_workload(self, workload_id: int, now: float) -> bool:
         """Its certificates can no longer be renewed (security.md G22). False: there was none."""
 
-    def record_issued(self, record: IssuedRecord) -> None:
-        """Raises StoreError if the serial number was recorded before."""
+    def record_issued(self, record: IssuedRecord) -> int:
+        """Its number. Raises StoreError if the serial number was recorded before."""
+
+    def certificate(self, serial: int) -> IssuedRecord | None:
+        """None: not ours, or long expired."""
+
+    def live_certificates(self, now: float) -> Sequence[IssuedRecord]:
+        """What may be in use: not expired, and no older than what its node was seen to use. In the order issued."""
+
+    # nodes
+
+    def put_node(self, node: Node) -> None:
+        """Made, or replaced whole (by id)."""
+
+    def node(self, node_id: str) -> Node | None: ...
+
+    def nodes(self) -> Sequence[Node]:
+        """Of workloads that were not removed, in the order they joined."""
+
+    def confirm_certificate(self, node_id: str, number: int) -> bool:
+        """The node uses the certificate of that number, and none before it. False: that was known."""
+
+    def forget_node(self, node_id: str) -> bool:
+        """It cannot rejoin, and its certificates belong to nobody. False: there was none."""
+
+    # authorities and revocations
+
+    def put_authority(self, authority: Authority) -> bool:
+        """Made, or replaced whole (by id). False: nothing changed."""
+
+    def authority(self, authority_id: str) -> Authority | None: ...
+
+    def authorities(self) -> Sequence[Authority]:
+        """All, oldest first."""
+
+    def forget_authority(self, authority_id: str) -> bool:
+        """False: there was none."""
+
+    def put_revocation(self, revocation: RevocationRecord) -> bool:
+        """False: it is revoked already, and stays as it was."""
+
+    def delete_revocation(self, kind: RevokedKind, value: str) -> bool:
+        """False: there was none."""
+
+    def revocations(self) -> Sequence[RevocationRecord]:
+        """All, oldest first."""
 
     def forget_expired(self, before: float) -> int:
-        """Drops tokens and certificates that expired before `before`; how many."""
+        """Drops tokens and certificates that expired before `before`, nodes that can neither renew nor rejoin since
+        then, and revocations of serial numbers and tokens that nothing is left of; how many."""
 
     # resources
 

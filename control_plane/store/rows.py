@@ -8,8 +8,13 @@ from typing import Any
 
 from certs.spiffe_id import SpiffeId
 from control_plane.model import (
+    Authority,
     EndpointRecord,
+    IssuedRecord,
     JoinTokenRecord,
+    Level,
+    Node,
+    Phase,
     ResourceKey,
     ResourceRecord,
     Workload,
@@ -25,6 +30,12 @@ TOKEN_COLUMNS = f"token_id, secret_sha256, {SPEC_COLUMNS}, created_at, created_b
 WORKLOAD_COLUMNS = f"workload_id, {SPEC_COLUMNS}, joined_at"
 RESOURCE_COLUMNS = "kind, namespace, name, yaml, source, version, applied_at, applied_by"
 ENDPOINT_COLUMNS = "workload_id, instance, address, ports"
+CERTIFICATE_COLUMNS = "serial, spiffe_id, workload_id, not_before, not_after, issued_at, node_id, issuer_id, root_id"
+NODE_COLUMNS = "node_id, workload_id, token_id, public_key_der, joined_at, expires_at, confirmed_number, alarm"
+AUTHORITY_COLUMNS = (
+    "authority_id, level, phase, parent_id, public_key_der, certificate_der, sealed_key, not_before, not_after,"
+    " prepared_at, activated_at, tainted_at, revoked_at, predecessor_id, succession"
+)
 
 
 def marks(columns: str) -> str:
@@ -121,3 +132,107 @@ def endpoint_from(row: Row) -> EndpointRecord:
         address=address,
         ports={int(port): Protocol(kind) for port, kind in json.loads(ports).items()},
     )
+
+
+def certificate_row(record: IssuedRecord) -> Row:
+    return (
+        f"{record.serial:x}",
+        str(record.spiffe_id),
+        record.workload_id,
+        record.not_before,
+        record.not_after,
+        record.issued_at,
+        record.node_id,
+        record.issuer_id,
+        record.root_id,
+    )
+
+
+def certificate_from(row: Row) -> IssuedRecord:
+    """Its number first."""
+    number, serial, spiffe_id, workload_id, not_before, not_after, issued_at, node_id, issuer_id, root_id = row
+    return IssuedRecord(
+        number=number,
+        serial=int(serial, 16),
+        spiffe_id=SpiffeId.parse(spiffe_id),
+        workload_id=workload_id,
+        not_before=float(not_before),
+        not_after=float(not_after),
+        issued_at=float(issued_at),
+        node_id=node_id,
+        issuer_id=issuer_id,
+        root_id=root_id,
+    )
+
+
+def node_row(node: Node) -> Row:
+    return (
+        node.node_id,
+        node.workload_id,
+        node.token_id,
+        node.public_key_der,
+        node.joined_at,
+        node.expires_at,
+        node.confirmed_number,
+        node.alarm,
+    )
+
+
+def node_from(row: Row) -> Node:
+    node_id, workload_id, token_id, public_key_der, joined_at, expires_at, confirmed_number, alarm = row
+    return Node(
+        node_id=node_id,
+        workload_id=workload_id,
+        token_id=token_id,
+        public_key_der=bytes(public_key_der),
+        joined_at=float(joined_at),
+        expires_at=float(expires_at),
+        confirmed_number=confirmed_number,
+        alarm=alarm,
+    )
+
+
+def authority_row(authority: Authority) -> Row:
+    return (
+        authority.authority_id,
+        authority.level.value,
+        authority.phase.value,
+        authority.parent_id,
+        authority.public_key_der,
+        authority.certificate_der,
+        authority.sealed_key,
+        authority.not_before,
+        authority.not_after,
+        authority.prepared_at,
+        authority.activated_at,
+        authority.tainted_at,
+        authority.revoked_at,
+        authority.predecessor_id,
+        authority.succession,
+    )
+
+
+def authority_from(row: Row) -> Authority:
+    authority_id, level, phase, parent_id, public_key_der, certificate_der, sealed_key, *times = row
+    not_before, not_after, prepared_at, activated_at, tainted_at, revoked_at, predecessor_id, succession = times
+    return Authority(
+        authority_id=authority_id,
+        level=Level(level),
+        phase=Phase(phase),
+        parent_id=parent_id,
+        public_key_der=bytes(public_key_der),
+        certificate_der=bytes(certificate_der),
+        sealed_key=bytes(sealed_key),
+        not_before=float(not_before),
+        not_after=float(not_after),
+        prepared_at=float(prepared_at),
+        activated_at=_at(activated_at),
+        tainted_at=_at(tainted_at),
+        revoked_at=_at(revoked_at),
+        predecessor_id=predecessor_id,
+        succession=bytes(succession),
+    )
+
+
+def _at(value: Any) -> float | None:
+    return None if value is None else float(value)

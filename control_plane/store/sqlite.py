@@ -27,13 +27,17 @@ from pathlib import Path
 from certs.spiffe_id import SpiffeId
 from control_plane.errors import StoreError, Unavailable
 from control_plane.model import (
+    Authority,
     Change,
     EndpointRecord,
     HistoryEntry,
     IssuedRecord,
     JoinTokenRecord,
+    Node,
     ResourceKey,
     ResourceRecord,
+    RevocationRecord,
+    RevokedKind,
     Workload,
     WorkloadSpec,
 )
@@ -41,6 +45,7 @@ from control_plane.store import rows, sqlite_file
 from control_plane.store.base import HISTORY_VERSIONS_MAX, what_changes
 from control_plane.store.rows import ENDPOINT_COLUMNS, SPEC_COLUMNS, TOKEN_COLUMNS, WORKLOAD_COLUMNS
 from control_plane.store.sqlite_history import ResourceTables
+from control_plane.store.sqlite_identity import IdentityTables
 
 
 class SqliteStore:
@@ -56,6 +61,7 @@ class SqliteStore:
     ) -> None:
         self._connection = connection
         self._resources = ResourceTables(connection, history_versions_max)
+        self._identity = IdentityTables(connection)
         self._lock_fd = lock_fd
         self._path = path
         self._token_bytes = token_bytes
@@ -82,7 +88,7 @@ class SqliteStore:
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             sqlite_file.configure(connection, path)
             store = cls(connection, lock_fd, path, token_bytes, history_versions_max)
-            store._migrate()
+            sqlite_file.migrate(connection, path, store.transaction, token_bytes)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -119,32 +125,6 @@ class SqliteStore:
             self._depth = 0
             if self._connection.in_transaction:  # SQLite has rolled back by itself after some errors
                 self._connection.execute("ROLLBACK")
-
-    def _migrate(self) -> None:
-        """Applies what this file lacks, one transaction a step."""
-        (held,) = self._one("PRAGMA user_version")
-        steps = sqlite_file.migrations()
-        if held > len(steps):
-            raise StoreError(
-                f"{self._path}: was written by a newer hauberk (schema {held}, this one knows {len(steps)});"
-                " start that version, or restore a backup made by this one"
-            )
-        for number, script in enumerate(steps[held:], start=held + 1):
-            try:
-                self._take_step(number, script)
-            except (Unavailable, sqlite3.Error) as error:
-                raise StoreError(
-                    f"{self._path}: cannot be brought to schema {number} ({error}); it is as it was"
-                ) from error
-
-    def _take_step(self, number: int, script: str) -> None:
-        with self.transaction():
-            for statement in sqlite_file.statements(script):
-                self._connection.execute(statement)
-            self._connection.execute(f"PRAGMA user_version = {number:d}")
-            if number == 1:
-                epoch = int.from_bytes(self._token_bytes(8), "big") >> 2 or 1
-                self._connection.execute("INSERT INTO clock VALUES (1, ?, 1)", (epoch,))
 
     def _one(self, sql: str, *values: object) -> tuple[int, ...]:
         row: tuple[int, ...] = self._connection.execute(sql, values).fetchone()
@@ -186,6 +166,10 @@ class SqliteStore:
             elif held != value:
                 raise StoreError(f"{self._path}: belongs to a mesh whose {name} is {held}, not {value}")
 
+    def change_fact(self, name: str, value: str) -> None:
+        with self.transaction():
+            self._connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
+
     # --- join tokens -------------------------------------------------------------------------------------------------
 
     def put_token(self, token: JoinTokenRecord) -> None:
@@ -209,6 +193,11 @@ class SqliteStore:
         with self.transaction():
             row = self._connection.execute(sql, (now, token_id, secret_sha256, now)).fetchone()
         return None if row is None else rows.token_from(row)
+
+    def void_tokens(self, now: float) -> int:
+        sql = "UPDATE join_token SET consumed_at = ? WHERE consumed_at IS NULL AND expires_at > ?"
+        with self.transaction():
+            return self._connection.execute(sql, (now, now)).rowcount
 
     # --- workloads and certificates ----------------------------------------------------------------------------------
 
@@ -237,7 +226,7 @@ class SqliteStore:
         return [rows.workload_from(row) for row in self._connection.execute(sql)]
 
     def workload_of_certificate(self, spiffe_id: SpiffeId, serial: int) -> Workload | None:
-        sql = "SELECT spiffe_id, workload_id FROM issued WHERE serial = ?"
+        sql = "SELECT spiffe_id, workload_id FROM certificate WHERE serial = ?"
         row = self._connection.execute(sql, (f"{serial:x}",)).fetchone()
         if row is not None:
             return self.workload(row[1]) if row[0] == str(spiffe_id) and row[1] is not None else None
@@ -253,26 +242,68 @@ class SqliteStore:
                 self._bump()
         return changed
 
-    def record_issued(self, record: IssuedRecord) -> None:
-        values = (
-            f"{record.serial:x}",
-            str(record.spiffe_id),
-            record.workload_id,
-            record.not_before,
-            record.not_after,
-            record.issued_at,
-        )
-        try:
-            with self.transaction():
-                self._connection.execute("INSERT INTO issued VALUES (?, ?, ?, ?, ?, ?)", values)
-        except sqlite3.IntegrityError as error:
-            raise StoreError("a serial number was issued twice; nothing was handed out") from error
+    def record_issued(self, record: IssuedRecord) -> int:
+        with self.transaction():
+            return self._identity.record(record)
+
+    def certificate(self, serial: int) -> IssuedRecord | None:
+        return self._identity.certificate(serial)
+
+    def live_certificates(self, now: float) -> Sequence[IssuedRecord]:
+        return self._identity.live(now)
 
     def forget_expired(self, before: float) -> int:
         with self.transaction():
             tokens = self._connection.execute("DELETE FROM join_token WHERE expires_at < ?", (before,)).rowcount
-            issued = self._connection.execute("DELETE FROM issued WHERE not_after < ?", (before,)).rowcount
-        return tokens + issued
+            return tokens + self._identity.forget_expired(before)
+
+    # --- nodes, authorities, revocations -----------------------------------------------------------------------------
+
+    def put_node(self, node: Node) -> None:
+        with self.transaction():
+            self._identity.put_node(node)
+
+    def node(self, node_id: str) -> Node | None:
+        return self._identity.node(node_id)
+
+    def nodes(self) -> Sequence[Node]:
+        return self._identity.nodes()
+
+    def confirm_certificate(self, node_id: str, number: int) -> bool:
+        with self.transaction():
+            return self._identity.confirm(node_id, number)
+
+    def forget_node(self, node_id: str) -> bool:
+        with self.transaction():
+            return self._identity.forget_node(node_id)
+
+    def put_authority(self, authority: Authority) -> bool:
+        return self._bumping(lambda: self._identity.put_authority(authority))
+
+    def authority(self, authority_id: str) -> Authority | None:
+        return self._identity.authority(authority_id)
+
+    def authorities(self) -> Sequence[Authority]:
+        return self._identity.authorities()
+
+    def forget_authority(self, authority_id: str) -> bool:
+        return self._bumping(lambda: self._identity.forget_authority(authority_id))
+
+    def put_revocation(self, revocation: RevocationRecord) -> bool:
+        return self._bumping(lambda: self._identity.put_revocation(revocation))
+
+    def delete_revocation(self, kind: RevokedKind, value: str) -> bool:
+        return self._bumping(lambda: self._identity.delete_revocation(kind, value))
+
+    def revocations(self) -> Sequence[RevocationRecord]:
+        return self._identity.revocations()
+
+    def _bumping(self, change: Callable[[], bool]) -> bool:
+        with self.transaction():
+            changed = change()
+            if changed:
+                self._bump()
+        return changed
 
     # --- resources ---------------------------------------------------------------------------------------------------
 

@@ -6,11 +6,12 @@ import fcntl
 import os
 import sqlite3
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 
-from control_plane.errors import StoreDamaged, StoreError, StoreLocked
+from control_plane.errors import StoreDamaged, StoreError, StoreLocked, Unavailable
 
 _BUSY_TIMEOUT_MS = 5_000
 """Only a backup tool can be in the way: the lock keeps everybody else out."""
@@ -71,6 +72,33 @@ def damaged(path: Path, why: str) -> StoreDamaged:
         f"{path}: is damaged ({why}). Nothing was changed. Restore it from a backup: keep this file, put the copy in"
         f" its place, remove {path.name}-wal and {path.name}-shm, and start again"
     )
+
+
+def migrate(
+    connection: sqlite3.Connection,
+    path: Path,
+    transaction: Callable[[], AbstractContextManager[None]],
+    token_bytes: Callable[[int], bytes],
+) -> None:
+    """Applies what this file lacks, one transaction a step. Raises StoreError; then the file is as it was."""
+    (held,) = connection.execute("PRAGMA user_version").fetchone()
+    steps = migrations()
+    if held > len(steps):
+        raise StoreError(
+            f"{path}: was written by a newer hauberk (schema {held}, this one knows {len(steps)});"
+            " start that version, or restore a backup made by this one"
+        )
+    for number, script in enumerate(steps[held:], start=held + 1):
+        try:
+            with transaction():
+                for statement in statements(script):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {number:d}")
+                if number == 1:
+                    epoch = int.from_bytes(token_bytes(8), "big") >> 2 or 1
+                    connection.execute("INSERT INTO clock VALUES (1, ?, 1)", (epoch,))
+        except (Unavailable, sqlite3.Error) as error:
+            raise StoreError(f"{path}: cannot be brought to schema {number} ({error}); it is as it was") from error
 
 
 def migrations() -> Sequence[str]:

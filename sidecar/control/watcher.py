@@ -247,7 +247,7 @@ class ControlLink:
         except (SidecarError, RulesError, ValueError, ssl.SSLError) as error:
             self.subscription.take_back(previous)
             return Refused(epoch=snapshot.epoch, version=snapshot.version, reason=f"could not be applied: {error}")
-        self._source.set(bundle=accepted.bundle)
+        self._source.set(bundle=accepted.bundle, revocations=snapshot.revocations)
         log.info("snapshot applied", extra={"epoch": snapshot.epoch, "version": snapshot.version})
         return ack
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import AddressValueError, IPv6Address
 from typing import NamedTuple
 
 from sidecar.errors import BadRequest
+from sidecar.rules.addresses import ipv6_host
 
 AUTHORITY_OCTETS_MAX = 262
 """A name of 255 octets, a trailing dot, a colon, a port."""
@@ -39,8 +39,8 @@ def parse_authority(raw: bytes) -> Authority:
         host = match[1].decode("ascii")
     elif match := _IPV6.fullmatch(lower):
         try:
-            host = f"[{_one_spelling(IPv6Address(match[1].decode('ascii')))}]"
-        except AddressValueError:
+            host = f"[{ipv6_host(match[1].decode('ascii'))}]"
+        except ValueError:
             raise BadRequest("authority is not an IPv6 address", row="C17") from None
     else:
         row = "C17" if lower[:1] == b"[" or lower[-1:] == b"." else "B06"
@@ -51,9 +51,3 @@ def parse_authority(raw: bytes) -> Authority:
     if not 1 <= port <= 65_535:
         raise BadRequest("port is out of range", row="B06")
     return Authority(b"%s:%d" % (host.encode("ascii"), port), host, port)
-
-
-def _one_spelling(address: IPv6Address) -> str:
-    """RFC 5952, with section 5's mixed notation for what stands for an IPv4 address, on every Python version."""
-    mapped = address.ipv4_mapped
-    return f"::ffff:{mapped}" if mapped is not None else address.compressed

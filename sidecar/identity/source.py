@@ -1,4 +1,4 @@
-"""The one place that knows the current SVID and trust bundle."""
+"""The one place that knows the current SVID, the trust bundle, and what of it is revoked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 import trio
 
 from certs.bundle import TrustBundle
+from certs.revocation import NOTHING_REVOKED, Revocations
 from certs.svid import X509Svid
 from sidecar.identity.errors import NoIdentityYet
 from sidecar.net.tls import client_context, server_context
@@ -23,6 +24,7 @@ class IdentitySource:
     def __init__(self) -> None:
         self._svid: X509Svid | None = None
         self._bundle: TrustBundle | None = None
+        self._revocations = NOTHING_REVOKED
         self._contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
         self._subscribers: dict[int, Callable[[], object]] = {}
         self._subscribed = 0
@@ -43,23 +45,36 @@ class IdentitySource:
         return self._bundle
 
     @property
+    def revocations(self) -> Revocations:
+        """What is not trusted although the bundle would have it; asked after every handshake, and again on change."""
+        return self._revocations
+
+    @property
     def is_ready(self) -> bool:
         return self._contexts is not None
 
-    def set(self, *, svid: X509Svid | None = None, bundle: TrustBundle | None = None) -> None:
-        """Replace one or both, then tell the subscribers. Equal values change nothing.
+    def set(
+        self,
+        *,
+        svid: X509Svid | None = None,
+        bundle: TrustBundle | None = None,
+        revocations: Revocations | None = None,
+    ) -> None:
+        """Replace what is given, then tell the subscribers. Equal values change nothing.
 
         Raises ValueError if they are of different trust domains, ssl.SSLError if OpenSSL does not take them; then
         nothing has changed."""
         svid, bundle = svid or self._svid, bundle or self._bundle
-        if svid == self._svid and bundle == self._bundle:
+        revocations = self._revocations if revocations is None else revocations
+        is_same = svid == self._svid and bundle == self._bundle
+        if is_same and revocations == self._revocations:
             return
-        contexts = None
-        if svid is not None and bundle is not None:
+        contexts = self._contexts if is_same else None
+        if contexts is None and svid is not None and bundle is not None:
             if svid.spiffe_id.trust_domain != bundle.trust_domain:
                 raise ValueError(f"{svid.spiffe_id} is not of the trust domain {bundle.trust_domain}")
             contexts = server_context(svid, bundle), client_context(svid, bundle)
-        self._svid, self._bundle, self._contexts = svid, bundle, contexts
+        self._svid, self._bundle, self._contexts, self._revocations = svid, bundle, contexts, revocations
         self.generation += 1
         if contexts is not None:
             self._ready.set()

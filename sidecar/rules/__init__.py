@@ -3,7 +3,8 @@
 The proxy enforces with these, and the control plane explains and tests with the very same (design.md, decision 9).
 
     snapshot.py   what the control plane told this sidecar, as frozen values
-    decode.py     the wire form -> Snapshot, whole or not at all; decode_policies.py, decode_values.py are its parts
+    decode.py     the wire form -> Snapshot, whole or not at all; decode_policies.py, decode_values.py and
+                  decode_trust.py are its parts
     facts.py      what is known of one request: the connection's peer, the verified token
     paths.py      one canonical path per request: matched, routed and forwarded
     keys.py       the attributes a `when` condition may name; header_names.py, which headers

@@ -45,6 +45,14 @@ def _number(text: str) -> tuple[int, int] | None:
     return None if ip is None else (ip.version, int(ip))
 
 
+def ipv6_host(text: str) -> str:
+    """An IPv6 address as it stands in a host, without brackets: RFC 5952, with section 5's mixed notation for what
+    stands for an IPv4 address, on every Python version. Raises ValueError."""
+    address = ipaddress.IPv6Address(text)
+    mapped = address.ipv4_mapped
+    return f"::ffff:{mapped}" if mapped is not None else address.compressed
+
+
 def compile_blocks(values: Iterable[str]) -> Matcher:
     """One predicate for all blocks, ORed: a look-up for each length of prefix that occurs, whatever their number.
 

@@ -18,7 +18,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from certs.bundle import TrustBundle
 from certs.spiffe_id import TrustDomain
 from protos.hauberk.v1 import discovery_pb2 as pb
-from sidecar.rules import decode_policies
+from sidecar.rules import decode_policies, decode_trust
 from sidecar.rules.decode_policies import policy_from_proto
 from sidecar.rules.decode_values import (
     VALUE_CHARS_MAX,
@@ -91,6 +91,8 @@ def decoding(message: pb.Snapshot) -> Generator[None, None, Snapshot]:
         peer_authentication=decode_policies.peer_authentication(message.peer_authentication, "peer_authentication"),
         request_authentications=decode_policies.request_authentications(message.request_authentications),
         trusted_proxies_count=message.trusted_proxies_count,
+        revocations=decode_trust.revocations(message.revocations, trust_domain),
+        jwt_keys=decode_trust.jwt_keys(message.jwt_keys),
     )
 
 

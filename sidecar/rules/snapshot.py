@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from certs.revocation import NOTHING_REVOKED, Revocations
 from certs.spiffe_id import SpiffeId, TrustDomain
 
 
@@ -219,3 +220,6 @@ class Snapshot:
     request_authentications: tuple[RequestAuthentication, ...] = ()
     trusted_proxies_count: int = 0
     """How many entries from the right of x-forwarded-for are believed; 0: none, the remote address is the source's."""
+    revocations: Revocations = NOTHING_REVOKED
+    jwt_keys: str = ""
+    """JSON Web Key Set of the control plane, which JWT-SVIDs are verified with; empty: it signs none."""

@@ -47,6 +47,7 @@ from certs.spiffe_id import SpiffeId
 from control_plane.model import EndpointRecord, ResourceKey, ResourceRecord, Workload, WorkloadSpec
 from control_plane.policy.parse import parse_documents
 from control_plane.push.snapshot import WorldLoader, compile_content
+from control_plane.push.trust import Trust
 from protos.hauberk.v1 import discovery_pb2 as pb
 from sidecar.rules.authz import Authorizer, Permit
 from sidecar.rules.decode import snapshot_from_proto
@@ -254,7 +255,7 @@ def _snapshot_of(documents: str, service: str, namespace: str, labels: tuple[tup
         labels=dict(labels),
     )
     store: Any = _Records(records)
-    world = WorldLoader(store, TD, lambda: (_ANCHOR,), certificate_lifetime_s=600).load()
+    world = WorldLoader(store, TD, lambda: Trust(anchors_der=(_ANCHOR,)), certificate_lifetime_s=600).load()
     message = pb.Snapshot()
     message.CopyFrom(compile_content(world, Workload(workload_id=1, spec=spec, joined_at=0.0), ()).message)
     message.epoch, message.version = 1, 7

@@ -18,6 +18,7 @@ from control_plane.policy.explain import mode_at, refused_at_the_door
 from control_plane.policy.model import MeshConfigSpec, ParsedResource
 from control_plane.push.selected import Selected
 from control_plane.push.snapshot import World, compile_content
+from control_plane.push.trust import Trust
 from sidecar.rules.authz import Authorizer, Facts, Permit, Token
 from sidecar.rules.decode import snapshot_from_proto
 from sidecar.rules.errors import PathError
@@ -110,7 +111,7 @@ class PaperMesh:
             epoch=1,
             revision=1,
             trust_domain=trust_domain,
-            anchors_der=(anchor.der,),
+            trust=Trust(anchors_der=(anchor.der,)),
             mesh=self.mesh,
             specs=specs,
             selected=Selected(specs, self.mesh, trust_domain, None),

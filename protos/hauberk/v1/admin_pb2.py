@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/hauberk/v1/admin.proto\x12\nhauberk.v1\"\xcb\x01\n\x12\x43reateTokenRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x17\n\x0fservice_account\x18\x03 \x01(\t\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.hauberk.v1.CreateTokenRequest.LabelsEntry\x12\r\n\x05ttl_s\x18\x05 \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\x12\x11\n\tspiffe_id\x18\x03 \x01(\t\x12\x12\n\nexpires_at\x18\x04 \x01(\x01\"\x0f\n\rStatusRequest\"\xf2\x01\n\x0eStatusResponse\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x16\n\x0e\x64\x65\x66\x61ult_action\x18\x04 \x01(\t\x12\x13\n\x0bserver_time\x18\x05 \x01(\x01\x12\x15\n\ranchor_sha256\x18\x06 \x01(\t\x12\x18\n\x10\x61nchor_not_after\x18\x07 \x01(\x01\x12-\n\tworkloads\x18\x08 \x03(\x0b\x32\x1a.hauberk.v1.WorkloadStatus\x12\x1d\n\x15\x63ontrol_plane_version\x18\t \x01(\t\"\xbc\x03\n\x0eWorkloadStatus\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x10\n\x08instance\x18\x04 \x01(\t\x12\x11\n\tconnected\x18\x05 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\r\n\x05ports\x18\x07 \x01(\t\x12\x1c\n\x14\x61\x63knowledged_version\x18\x08 \x01(\x04\x12\x16\n\x0epushed_version\x18\t \x01(\x04\x12\x17\n\x0frejected_reason\x18\n \x01(\t\x12\x1d\n\x15\x63\x65rtificate_not_after\x18\x0b \x01(\x01\x12\x14\n\x0c\x63lock_skew_s\x18\x0c \x01(\x01\x12\x17\n\x0f\x63onnected_since\x18\r \x01(\x01\x12\x17\n\x0fsidecar_version\x18\x0e \x01(\t\x12\x11\n\tlast_seen\x18\x0f \x01(\x01\x12\x36\n\x06labels\x18\x10 \x03(\x0b\x32&.hauberk.v1.WorkloadStatus.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x98\x01\n\x05\x41\x64min\x12N\n\x0b\x43reateToken\x12\x1e.hauberk.v1.CreateTokenRequest\x1a\x1f.hauberk.v1.CreateTokenResponse\x12?\n\x06Status\x12\x19.hauberk.v1.StatusRequest\x1a\x1a.hauberk.v1.StatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/hauberk/v1/admin.proto\x12\nhauberk.v1\"\xcb\x01\n\x12\x43reateTokenRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x17\n\x0fservice_account\x18\x03 \x01(\t\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.hauberk.v1.CreateTokenRequest.LabelsEntry\x12\r\n\x05ttl_s\x18\x05 \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\x12\x11\n\tspiffe_id\x18\x03 \x01(\t\x12\x12\n\nexpires_at\x18\x04 \x01(\x01\"\x0f\n\rStatusRequest\"\xf2\x01\n\x0eStatusResponse\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x16\n\x0e\x64\x65\x66\x61ult_action\x18\x04 \x01(\t\x12\x13\n\x0bserver_time\x18\x05 \x01(\x01\x12\x15\n\ranchor_sha256\x18\x06 \x01(\t\x12\x18\n\x10\x61nchor_not_after\x18\x07 \x01(\x01\x12-\n\tworkloads\x18\x08 \x03(\x0b\x32\x1a.hauberk.v1.WorkloadStatus\x12\x1d\n\x15\x63ontrol_plane_version\x18\t \x01(\t\"\x98\x04\n\x0eWorkloadStatus\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x10\n\x08instance\x18\x04 \x01(\t\x12\x11\n\tconnected\x18\x05 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\r\n\x05ports\x18\x07 \x01(\t\x12\x1c\n\x14\x61\x63knowledged_version\x18\x08 \x01(\x04\x12\x16\n\x0epushed_version\x18\t \x01(\x04\x12\x17\n\x0frejected_reason\x18\n \x01(\t\x12\x1d\n\x15\x63\x65rtificate_not_after\x18\x0b \x01(\x01\x12\x14\n\x0c\x63lock_skew_s\x18\x0c \x01(\x01\x12\x17\n\x0f\x63onnected_since\x18\r \x01(\x01\x12\x17\n\x0fsidecar_version\x18\x0e \x01(\t\x12\x11\n\tlast_seen\x18\x0f \x01(\x01\x12\x36\n\x06labels\x18\x10 \x03(\x0b\x32&.hauberk.v1.WorkloadStatus.LabelsEntry\x12\x0f\n\x07node_id\x18\x11 \x01(\t\x12\r\n\x05\x61larm\x18\x12 \x01(\t\x12\x1e\n\x16\x63\x65rtificate_not_before\x18\x13 \x01(\x01\x12\x1a\n\x12\x63\x65rtificate_serial\x18\x14 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd1\x02\n\tAuthority\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x11\n\tparent_id\x18\x04 \x01(\t\x12\x12\n\nnot_before\x18\x05 \x01(\x01\x12\x11\n\tnot_after\x18\x06 \x01(\x01\x12\x13\n\x0bprepared_at\x18\x07 \x01(\x01\x12\x14\n\x0c\x61\x63tivated_at\x18\x08 \x01(\x01\x12\x12\n\ntainted_at\x18\t \x01(\x01\x12\x12\n\nrevoked_at\x18\n \x01(\x01\x12\x0f\n\x07has_key\x18\x0b \x01(\x08\x12\x19\n\x11live_certificates\x18\x0c \x01(\r\x12\"\n\x1alast_certificate_not_after\x18\r \x01(\x01\x12\x1a\n\x12\x63\x65rtificate_sha256\x18\x0e \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x0f \x01(\t\"\x11\n\x0f\x43\x61StatusRequest\"\x8f\x01\n\x10\x43\x61StatusResponse\x12*\n\x0b\x61uthorities\x18\x01 \x03(\x0b\x32\x15.hauberk.v1.Authority\x12*\n\nnext_steps\x18\x02 \x03(\x0b\x32\x16.hauberk.v1.CaNextStep\x12\x0e\n\x06\x61larms\x18\x03 \x03(\t\x12\x13\n\x0bserver_time\x18\x04 \x01(\x01\"f\n\nCaNextStep\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x14\n\x0c\x61uthority_id\x18\x03 \x01(\t\x12\x12\n\nnot_before\x18\x04 \x01(\x01\x12\x11\n\twaits_for\x18\x05 \x03(\t\"b\n\rCaStepRequest\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\t\x12\x14\n\x0c\x61uthority_id\x18\x03 \x01(\t\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"[\n\x0e\x43\x61StepResponse\x12(\n\tauthority\x18\x01 \x01(\x0b\x32\x15.hauberk.v1.Authority\x12\x0e\n\x06\x62reaks\x18\x02 \x03(\t\x12\x0f\n\x07\x63sr_pem\x18\x03 \x01(\t\"+\n\x10\x43\x61InstallRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\"D\n\x11\x43\x61RehearseRequest\x12\r\n\x05level\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x11\n\thorizon_s\x18\x03 \x01(\x01\"n\n\x12\x43\x61RehearseResponse\x12(\n\x05steps\x18\x01 \x03(\x0b\x32\x19.hauberk.v1.RehearsedStep\x12.\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x1c.hauberk.v1.RehearsedFailure\")\n\rRehearsedStep\x12\n\n\x02\x61t\x18\x01 \x01(\x01\x12\x0c\n\x04what\x18\x02 \x01(\t\"I\n\x10RehearsedFailure\x12\x0b\n\x03who\x18\x01 \x01(\t\x12\x0c\n\x04\x66rom\x18\x02 \x01(\x01\x12\r\n\x05until\x18\x03 \x01(\x01\x12\x0b\n\x03why\x18\x04 \x01(\t\"Q\n\nRevocation\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\n\n\x02\x61t\x18\x03 \x01(\x01\x12\n\n\x02\x62y\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"L\n\rRevokeRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06wait_s\x18\x04 \x01(\x01\"Y\n\x0eRevokeResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\x12\x0f\n\x07serials\x18\x02 \x03(\t\x12\x14\n\x0c\x61\x63knowledged\x18\x03 \x03(\t\x12\x0f\n\x07pending\x18\x04 \x03(\t\"/\n\x10ReinstateRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"$\n\x11ReinstateResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\"\x18\n\x16ListRevocationsRequest\"F\n\x17ListRevocationsResponse\x12+\n\x0brevocations\x18\x01 \x03(\x0b\x32\x16.hauberk.v1.Revocation2\x9b\x05\n\x05\x41\x64min\x12N\n\x0b\x43reateToken\x12\x1e.hauberk.v1.CreateTokenRequest\x1a\x1f.hauberk.v1.CreateTokenResponse\x12?\n\x06Status\x12\x19.hauberk.v1.StatusRequest\x1a\x1a.hauberk.v1.StatusResponse\x12\x45\n\x08\x43\x61Status\x12\x1b.hauberk.v1.CaStatusRequest\x1a\x1c.hauberk.v1.CaStatusResponse\x12?\n\x06\x43\x61Step\x12\x19.hauberk.v1.CaStepRequest\x1a\x1a.hauberk.v1.CaStepResponse\x12\x45\n\tCaInstall\x12\x1c.hauberk.v1.CaInstallRequest\x1a\x1a.hauberk.v1.CaStepResponse\x12K\n\nCaRehearse\x12\x1d.hauberk.v1.CaRehearseRequest\x1a\x1e.hauberk.v1.CaRehearseResponse\x12?\n\x06Revoke\x12\x19.hauberk.v1.RevokeRequest\x1a\x1a.hauberk.v1.RevokeResponse\x12H\n\tReinstate\x12\x1c.hauberk.v1.ReinstateRequest\x1a\x1d.hauberk.v1.ReinstateResponse\x12Z\n\x0fListRevocations\x12\".hauberk.v1.ListRevocationsRequest\x1a#.hauberk.v1.ListRevocationsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,9 +46,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSRESPONSE']._serialized_start=364
   _globals['_STATUSRESPONSE']._serialized_end=606
   _globals['_WORKLOADSTATUS']._serialized_start=609
-  _globals['_WORKLOADSTATUS']._serialized_end=1053
+  _globals['_WORKLOADSTATUS']._serialized_end=1145
   _globals['_WORKLOADSTATUS_LABELSENTRY']._serialized_start=204
   _globals['_WORKLOADSTATUS_LABELSENTRY']._serialized_end=249
-  _globals['_ADMIN']._serialized_start=1056
-  _globals['_ADMIN']._serialized_end=1208
+  _globals['_AUTHORITY']._serialized_start=1148
+  _globals['_AUTHORITY']._serialized_end=1485
+  _globals['_CASTATUSREQUEST']._serialized_start=1487
+  _globals['_CASTATUSREQUEST']._serialized_end=1504
+  _globals['_CASTATUSRESPONSE']._serialized_start=1507
+  _globals['_CASTATUSRESPONSE']._serialized_end=1650
+  _globals['_CANEXTSTEP']._serialized_start=1652
+  _globals['_CANEXTSTEP']._serialized_end=1754
+  _globals['_CASTEPREQUEST']._serialized_start=1756
+  _globals['_CASTEPREQUEST']._serialized_end=1854
+  _globals['_CASTEPRESPONSE']._serialized_start=1856
+  _globals['_CASTEPRESPONSE']._serialized_end=1947
+  _globals['_CAINSTALLREQUEST']._serialized_start=1949
+  _globals['_CAINSTALLREQUEST']._serialized_end=1992
+  _globals['_CAREHEARSEREQUEST']._serialized_start=1994
+  _globals['_CAREHEARSEREQUEST']._serialized_end=2062
+  _globals['_CAREHEARSERESPONSE']._serialized_start=2064
+  _globals['_CAREHEARSERESPONSE']._serialized_end=2174
+  _globals['_REHEARSEDSTEP']._serialized_start=2176
+  _globals['_REHEARSEDSTEP']._serialized_end=2217
+  _globals['_REHEARSEDFAILURE']._serialized_start=2219
+  _globals['_REHEARSEDFAILURE']._serialized_end=2292
+  _globals['_REVOCATION']._serialized_start=2294
+  _globals['_REVOCATION']._serialized_end=2375
+  _globals['_REVOKEREQUEST']._serialized_start=2377
+  _globals['_REVOKEREQUEST']._serialized_end=2453
+  _globals['_REVOKERESPONSE']._serialized_start=2455
+  _globals['_REVOKERESPONSE']._serialized_end=2544
+  _globals['_REINSTATEREQUEST']._serialized_start=2546
+  _globals['_REINSTATEREQUEST']._serialized_end=2593
+  _globals['_REINSTATERESPONSE']._serialized_start=2595
+  _globals['_REINSTATERESPONSE']._serialized_end=2631
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=2633
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=2657
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=2659
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=2729
+  _globals['_ADMIN']._serialized_start=2732
+  _globals['_ADMIN']._serialized_end=3399
 # @@protoc_insertion_point(module_scope)

@@ -124,12 +124,14 @@ class Withdraw(_message.Message):
     def __init__(self) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("clock", "certificate_not_after")
+    __slots__ = ("clock", "certificate_not_after", "certificate_serial")
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_SERIAL_FIELD_NUMBER: _ClassVar[int]
     clock: float
     certificate_not_after: float
-    def __init__(self, clock: _Optional[float] = ..., certificate_not_after: _Optional[float] = ...) -> None: ...
+    certificate_serial: str
+    def __init__(self, clock: _Optional[float] = ..., certificate_not_after: _Optional[float] = ..., certificate_serial: _Optional[str] = ...) -> None: ...
 
 class Decisions(_message.Message):
     __slots__ = ("decisions", "dropped_count")
@@ -206,7 +208,7 @@ class InboundPort(_message.Message):
     def __init__(self, port: _Optional[int] = ..., protocol: _Optional[_Union[Protocol, str]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("epoch", "version", "trust_domain", "workload", "default_action", "policies", "services", "trust_anchors_der", "certificate_lifetime_s", "peer_authentication", "request_authentications", "trusted_proxies_count")
+    __slots__ = ("epoch", "version", "trust_domain", "workload", "default_action", "policies", "services", "trust_anchors_der", "certificate_lifetime_s", "peer_authentication", "request_authentications", "trusted_proxies_count", "revocations", "jwt_keys")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +221,8 @@ class Snapshot(_message.Message):
     PEER_AUTHENTICATION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_AUTHENTICATIONS_FIELD_NUMBER: _ClassVar[int]
     TRUSTED_PROXIES_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
+    JWT_KEYS_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     version: int
     trust_domain: str
@@ -231,7 +235,21 @@ class Snapshot(_message.Message):
     peer_authentication: PeerAuthentication
     request_authentications: _containers.RepeatedCompositeFieldContainer[RequestAuthentication]
     trusted_proxies_count: int
-    def __init__(self, epoch: _Optional[int] = ..., version: _Optional[int] = ..., trust_domain: _Optional[str] = ..., workload: _Optional[_Union[Workload, _Mapping]] = ..., default_action: _Optional[_Union[DefaultAction, str]] = ..., policies: _Optional[_Iterable[_Union[AuthorizationPolicy, _Mapping]]] = ..., services: _Optional[_Iterable[_Union[Service, _Mapping]]] = ..., trust_anchors_der: _Optional[_Iterable[bytes]] = ..., certificate_lifetime_s: _Optional[int] = ..., peer_authentication: _Optional[_Union[PeerAuthentication, _Mapping]] = ..., request_authentications: _Optional[_Iterable[_Union[RequestAuthentication, _Mapping]]] = ..., trusted_proxies_count: _Optional[int] = ...) -> None: ...
+    revocations: Revocations
+    jwt_keys: str
+    def __init__(self, epoch: _Optional[int] = ..., version: _Optional[int] = ..., trust_domain: _Optional[str] = ..., workload: _Optional[_Union[Workload, _Mapping]] = ..., default_action: _Optional[_Union[DefaultAction, str]] = ..., policies: _Optional[_Iterable[_Union[AuthorizationPolicy, _Mapping]]] = ..., services: _Optional[_Iterable[_Union[Service, _Mapping]]] = ..., trust_anchors_der: _Optional[_Iterable[bytes]] = ..., certificate_lifetime_s: _Optional[int] = ..., peer_authentication: _Optional[_Union[PeerAuthentication, _Mapping]] = ..., request_authentications: _Optional[_Iterable[_Union[RequestAuthentication, _Mapping]]] = ..., trusted_proxies_count: _Optional[int] = ..., revocations: _Optional[_Union[Revocations, _Mapping]] = ..., jwt_keys: _Optional[str] = ...) -> None: ...
+
+class Revocations(_message.Message):
+    __slots__ = ("identities", "serials", "authorities", "tainted_authorities")
+    IDENTITIES_FIELD_NUMBER: _ClassVar[int]
+    SERIALS_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITIES_FIELD_NUMBER: _ClassVar[int]
+    TAINTED_AUTHORITIES_FIELD_NUMBER: _ClassVar[int]
+    identities: _containers.RepeatedScalarFieldContainer[str]
+    serials: _containers.RepeatedScalarFieldContainer[str]
+    authorities: _containers.RepeatedScalarFieldContainer[str]
+    tainted_authorities: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, identities: _Optional[_Iterable[str]] = ..., serials: _Optional[_Iterable[str]] = ..., authorities: _Optional[_Iterable[str]] = ..., tainted_authorities: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Workload(_message.Message):
     __slots__ = ("spiffe_id", "service", "namespace", "labels")

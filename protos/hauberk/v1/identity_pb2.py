@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/hauberk/v1/identity.proto\x12\nhauberk.v1\"j\n\x0bJoinRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x11\n\tnamespace\x18\x05 \x01(\t\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\"\xf9\x01\n\x0cSvidResponse\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x1d\n\x15\x63\x65rtificate_chain_der\x18\x02 \x03(\x0c\x12\x19\n\x11trust_anchors_der\x18\x03 \x03(\x0c\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x11\n\tnamespace\x18\x05 \x01(\t\x12\x34\n\x06labels\x18\x06 \x03(\x0b\x32$.hauberk.v1.SvidResponse.LabelsEntry\x12\x13\n\x0bserver_time\x18\x07 \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x82\x01\n\x08Identity\x12\x39\n\x04Join\x12\x17.hauberk.v1.JoinRequest\x1a\x18.hauberk.v1.SvidResponse\x12;\n\x05Renew\x12\x18.hauberk.v1.RenewRequest\x1a\x18.hauberk.v1.SvidResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/hauberk/v1/identity.proto\x12\nhauberk.v1\"\x98\x01\n\x0bJoinRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x11\n\tnamespace\x18\x05 \x01(\t\x12\x14\n\x0cnode_key_der\x18\x06 \x01(\x0c\x12\x16\n\x0enode_signature\x18\x07 \x01(\x0c\"\x12\n\x10\x43hallengeRequest\"\"\n\x11\x43hallengeResponse\x12\r\n\x05nonce\x18\x01 \x01(\x0c\"X\n\rRejoinRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\x12\x16\n\x0enode_signature\x18\x04 \x01(\x0c\"%\n\x0e\x41nchorsRequest\x12\x13\n\x0bheld_sha256\x18\x01 \x03(\x0c\">\n\x0f\x41nchorsResponse\x12+\n\x0bsuccessions\x18\x01 \x03(\x0b\x32\x16.hauberk.v1.Succession\"R\n\nSuccession\x12\x1a\n\x12predecessor_sha256\x18\x01 \x01(\x0c\x12\x15\n\rsuccessor_der\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\x10\n\x0e\x43onfirmRequest\"\x11\n\x0f\x43onfirmResponse\"#\n\x0eJwtSvidRequest\x12\x11\n\taudiences\x18\x01 \x03(\t\"Z\n\x0fJwtSvidResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12\x11\n\tissued_at\x18\x03 \x01(\x01\x12\x12\n\nexpires_at\x18\x04 \x01(\x01\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\"\xa3\x02\n\x0cSvidResponse\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x1d\n\x15\x63\x65rtificate_chain_der\x18\x02 \x03(\x0c\x12\x19\n\x11trust_anchors_der\x18\x03 \x03(\x0c\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x11\n\tnamespace\x18\x05 \x01(\t\x12\x34\n\x06labels\x18\x06 \x03(\x0b\x32$.hauberk.v1.SvidResponse.LabelsEntry\x12\x13\n\x0bserver_time\x18\x07 \x01(\x01\x12\x0f\n\x07node_id\x18\x08 \x01(\t\x12\x17\n\x0fnode_expires_at\x18\t \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xdc\x03\n\x08Identity\x12\x39\n\x04Join\x12\x17.hauberk.v1.JoinRequest\x1a\x18.hauberk.v1.SvidResponse\x12H\n\tChallenge\x12\x1c.hauberk.v1.ChallengeRequest\x1a\x1d.hauberk.v1.ChallengeResponse\x12=\n\x06Rejoin\x12\x19.hauberk.v1.RejoinRequest\x1a\x18.hauberk.v1.SvidResponse\x12\x42\n\x07\x41nchors\x12\x1a.hauberk.v1.AnchorsRequest\x1a\x1b.hauberk.v1.AnchorsResponse\x12;\n\x05Renew\x12\x18.hauberk.v1.RenewRequest\x1a\x18.hauberk.v1.SvidResponse\x12\x42\n\x07\x43onfirm\x12\x1a.hauberk.v1.ConfirmRequest\x1a\x1b.hauberk.v1.ConfirmResponse\x12G\n\x0cIssueJwtSvid\x12\x1a.hauberk.v1.JwtSvidRequest\x1a\x1b.hauberk.v1.JwtSvidResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,14 +33,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SVIDRESPONSE_LABELSENTRY']._loaded_options = None
   _globals['_SVIDRESPONSE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_JOINREQUEST']._serialized_start=48
-  _globals['_JOINREQUEST']._serialized_end=154
-  _globals['_RENEWREQUEST']._serialized_start=156
-  _globals['_RENEWREQUEST']._serialized_end=187
-  _globals['_SVIDRESPONSE']._serialized_start=190
-  _globals['_SVIDRESPONSE']._serialized_end=439
-  _globals['_SVIDRESPONSE_LABELSENTRY']._serialized_start=394
-  _globals['_SVIDRESPONSE_LABELSENTRY']._serialized_end=439
-  _globals['_IDENTITY']._serialized_start=442
-  _globals['_IDENTITY']._serialized_end=572
+  _globals['_JOINREQUEST']._serialized_start=49
+  _globals['_JOINREQUEST']._serialized_end=201
+  _globals['_CHALLENGEREQUEST']._serialized_start=203
+  _globals['_CHALLENGEREQUEST']._serialized_end=221
+  _globals['_CHALLENGERESPONSE']._serialized_start=223
+  _globals['_CHALLENGERESPONSE']._serialized_end=257
+  _globals['_REJOINREQUEST']._serialized_start=259
+  _globals['_REJOINREQUEST']._serialized_end=347
+  _globals['_ANCHORSREQUEST']._serialized_start=349
+  _globals['_ANCHORSREQUEST']._serialized_end=386
+  _globals['_ANCHORSRESPONSE']._serialized_start=388
+  _globals['_ANCHORSRESPONSE']._serialized_end=450
+  _globals['_SUCCESSION']._serialized_start=452
+  _globals['_SUCCESSION']._serialized_end=534
+  _globals['_CONFIRMREQUEST']._serialized_start=536
+  _globals['_CONFIRMREQUEST']._serialized_end=552
+  _globals['_CONFIRMRESPONSE']._serialized_start=554
+  _globals['_CONFIRMRESPONSE']._serialized_end=571
+  _globals['_JWTSVIDREQUEST']._serialized_start=573
+  _globals['_JWTSVIDREQUEST']._serialized_end=608
+  _globals['_JWTSVIDRESPONSE']._serialized_start=610
+  _globals['_JWTSVIDRESPONSE']._serialized_end=700
+  _globals['_RENEWREQUEST']._serialized_start=702
+  _globals['_RENEWREQUEST']._serialized_end=733
+  _globals['_SVIDRESPONSE']._serialized_start=736
+  _globals['_SVIDRESPONSE']._serialized_end=1027
+  _globals['_SVIDRESPONSE_LABELSENTRY']._serialized_start=982
+  _globals['_SVIDRESPONSE_LABELSENTRY']._serialized_end=1027
+  _globals['_IDENTITY']._serialized_start=1030
+  _globals['_IDENTITY']._serialized_end=1506
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,7 @@ def caller(role: Role) -> Caller:
 def test_the_table_is_complete() -> None:
     """Nothing is served that it does not list, and it lists nothing that is not served."""
     check_complete(declared())
-    assert len(TABLE) == 17
+    assert len(TABLE) == 29
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,14 @@ def test_a_method_without_a_role_stops_the_start() -> None:
 
 
 ALLOWED = {
-    (Role.ANONYMOUS, "/hauberk.v1.Identity/Join"),
-    (Role.WORKLOAD, "/hauberk.v1.Identity/Renew"),
+    *((Role.ANONYMOUS, f"/hauberk.v1.Identity/{name}") for name in ("Join", "Challenge", "Rejoin", "Anchors")),
+    *((Role.WORKLOAD, f"/hauberk.v1.Identity/{name}") for name in ("Renew", "Confirm", "IssueJwtSvid")),
     (Role.WORKLOAD, "/hauberk.v1.Discovery/Watch"),
     *((Role.OPERATOR, f"/hauberk.v1.Config/{name}") for name in ("Apply", "Get", "List", "Delete", "Explain")),
     *((Role.OPERATOR, f"/hauberk.v1.Config/{name}") for name in ("History", "Rollback", "Inventory")),
     *((Role.OPERATOR, f"/hauberk.v1.Admin/{name}") for name in ("CreateToken", "Status")),
+    *((Role.OPERATOR, f"/hauberk.v1.Admin/{name}") for name in ("CaStatus", "CaStep", "CaInstall", "CaRehearse")),
+    *((Role.OPERATOR, f"/hauberk.v1.Admin/{name}") for name in ("Revoke", "Reinstate", "ListRevocations")),
     *(
         (role, f"/grpc.health.v1.Health/{name}")
         for role in (Role.WORKLOAD, Role.OPERATOR)

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from certs.authority_id import key_id
 from certs.svid import new_private_key
 from control_plane.ca.errors import EnvelopeError
-from control_plane.ca.keys import KEK_BYTES, NONCE_BYTES, key_id, seal, unseal
+from control_plane.ca.keys import KEK_BYTES, NONCE_BYTES, seal, unseal
 
 KEY = new_private_key()
 KEK = bytes(range(32))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.policy import values
 from control_plane.policy.values import BadValue, Check
+from sidecar.http.authority import parse_authority
 
 TAKEN: list[tuple[Check, list[str]]] = [
     (values.dns_label, ["a", "shop", "a-1", "0", "a" * 63]),
@@ -80,6 +83,8 @@ REFUSED: list[tuple[Check, list[str]]] = [
         ],
     ),
     (values.namespace_pattern, ["", "Shop", "a.b", "a*b", "*a*", "sh op*", "a" * 64]),
+    (values.host, ["[:::]", "[1.2.3.4]", "[::1%1]", "a..b", ".a", "*..a", "a..*", ".*"]),
+    (values.server_name, ["[::1]", "[2001:DB8::1]", "a.", ""]),
     (values.host, ["", "a:80", "*:80", "a*b", "a b", "a/b", "http://a", "a.", "*.a.", "::1", "\u0430.b", "a,b"]),
     (values.port, ["", "0", "080", "010", "65536", "99999", "80*", "*", "1:30", "-1", "8e1", "0x50", "\u0668", "80 "]),
     (values.method, ["", "get", "Get", "G*T", "G T", "GET\n", "G\u00cbT", "*t"]),
@@ -254,11 +259,20 @@ def test_any_text_is_taken_or_refused(check: Check, text: str) -> None:
         (values.service_account("shop"), "web", "shop/web"),
         (values.header_name, "X-Token", "x-token"),
         (values.server_name, "Shop.Example", "shop.example"),
+        (values.host, "[2001:DB8:0:0::1]", "[2001:db8::1]"),
+        (values.host, "[::ffff:a00:1]", "[::ffff:10.0.0.1]"),
     ],
 )
 def test_h11_what_has_several_spellings_gets_one(check: Check, text: str, canonical: str) -> None:
     """The evaluator compares texts; a mapped address is compared as the IPv4 it is (C29)."""
     assert check(text) == canonical
+
+
+@given(st.ip_addresses(v=6), st.booleans(), st.booleans())
+def test_c17_an_ipv6_host_of_a_policy_is_that_of_a_request(address: IPv6Address, long: bool, upper: bool) -> None:
+    """In whatever spelling either has it: a DENY on one that no request ever has would protect nothing."""
+    text = f"[{address.exploded if long else address}]"
+    assert values.host(text.upper() if upper else text) == parse_authority(f"[{address}]:80".encode()).host
 
 
 @pytest.mark.parametrize(

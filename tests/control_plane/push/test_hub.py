@@ -13,6 +13,7 @@ from control_plane.model import Workload
 from control_plane.push.hub import Hub, Subscriber
 from control_plane.push.session import ANSWER_S, Session
 from control_plane.push.snapshot import WorldLoader
+from control_plane.push.trust import Trust
 from control_plane.store.sqlite import SqliteStore
 from tests.certs.forge import make_ca
 from tests.control_plane.support import (
@@ -36,7 +37,9 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 
 def hub_on(store: SqliteStore) -> Hub:
-    return Hub(store, WorldLoader(store, TD, lambda: (ANCHOR,), certificate_lifetime_s=600), debounce_s=0.0)
+    return Hub(
+        store, WorldLoader(store, TD, lambda: Trust(anchors_der=(ANCHOR,)), certificate_lifetime_s=600), debounce_s=0.0
+    )
 
 
 def subscribed(hub: Hub, store: SqliteStore, workload: Workload, instance: str = "one") -> Subscriber:

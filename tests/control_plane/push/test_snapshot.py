@@ -11,6 +11,7 @@ import pytest
 from control_plane.errors import ControlPlaneError
 from control_plane.model import ResourceKey, Workload
 from control_plane.push.snapshot import WorldLoader, compile_content
+from control_plane.push.trust import Trust
 from control_plane.store.sqlite import SqliteStore
 from protos.hauberk.v1 import discovery_pb2
 from sidecar.rules.decode import snapshot_from_proto
@@ -39,7 +40,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 @pytest.fixture
 def loader(store: SqliteStore) -> WorldLoader:
-    return WorldLoader(store, TD, lambda: (ANCHOR,), certificate_lifetime_s=600)
+    return WorldLoader(store, TD, lambda: Trust(anchors_der=(ANCHOR,)), certificate_lifetime_s=600)
 
 
 def compiled(loader: WorldLoader, workload: Workload, *services: str) -> Snapshot:
