@@ -23,9 +23,11 @@ from sidecar.rules.rule_index import AttributeId, Entry, RuleIndex
 from sidecar.rules.verdict import Verdict, annotated
 
 REMEMBERED_MAX = 512
-"""Verdicts, for all callers with the same rules; when there are more, all are forgotten. Some 150 KiB at most."""
+"""Verdicts, for all callers with the same rules; when there are more, all are forgotten. Below 1 MiB at most."""
 REMEMBERED_CHARACTERS_MAX = 256
-"""Of host, method, path and the headers that policies name together."""
+"""Of host, method, path and the headers that policies name together, each with its name and FIELD_OVERHEAD."""
+FIELD_OVERHEAD = 32
+"""RFC 9113 section 6.5.2: a field costs memory even if it is empty."""
 REMEMBERED_TOKENS_MAX = 64
 """As long as a verdict is remembered, so is the token it is about, which may be 8 KiB."""
 INDEXED_KEYS_MAX = 8
@@ -189,7 +191,8 @@ class Judge:
         if verdict is None:
             request = RequestFacts(fields, token, trusted_proxies_count=self._trusted_proxies_count)
             verdict = self._judge(Asked(operation_attributes(host, port, method, path), request))
-            length = len(host) + len(method) + len(path) + sum([len(value) for _, value in fields])
+            length = len(host) + len(method) + len(path)
+            length += sum([len(name) + len(value) + FIELD_OVERHEAD for name, value in fields])
             if length <= REMEMBERED_CHARACTERS_MAX:
                 if len(self._remembered) >= (REMEMBERED_MAX if token is None else REMEMBERED_TOKENS_MAX):
                     self._remembered.clear()

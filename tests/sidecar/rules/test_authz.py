@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+import tracemalloc
 
 import pytest
 
 from sidecar.rules import authz
 from sidecar.rules.authz import Authorizer, Denied, Peer, Permit
-from sidecar.rules.snapshot import Action, AuthorizationPolicy, Operation, Rule, Source
+from sidecar.rules.snapshot import Action, AuthorizationPolicy, Operation, Rule, Source, When
 from tests.sidecar.rules.builders import allow, deny, facts, policy, snapshot, tcp_facts, workload
 
 WEB = "mesh.local/ns/shop/sa/web"
@@ -218,6 +219,21 @@ def test_an_answer_makes_no_new_object() -> None:
     """Verdicts are made once a rule and snapshot."""
     peer = Authorizer(snapshot([allow(Rule())])).for_peer(Peer(workload("web")))
     assert peer.authorize("a", 1, "GET", "/") is peer.authorize("b", 2, "PUT", "/x")
+
+
+def test_a_caller_cannot_fill_the_memory_of_verdicts_with_empty_headers() -> None:
+    """What is remembered of one request is bounded by its fields too, not by what stands in them alone."""
+    named = Rule(when=(When(key="request.headers[x-role]", values=("admin",)),))
+    peer = Authorizer(snapshot([deny(named)])).for_peer(Peer(workload("web")))
+    tracemalloc.start()
+    try:
+        for number in range(500):
+            empty = [(bytes(bytearray(b"x-role")), b"") for _ in range(90)]  # as decoded: of its own each time
+            peer.authorize("billing.shop", 80, "GET", f"/{number}", empty)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_048_576
 
 
 def test_policies_of_several_namespaces_are_named_with_theirs() -> None:
