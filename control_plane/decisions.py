@@ -25,8 +25,10 @@ from sidecar.rules.secrets import is_secret
 
 PER_WORKLOAD_MAX = 1_000
 ALL_MAX = 20_000
+PER_WORKLOAD_OCTETS_MAX = 4_194_304
+ALL_OCTETS_MAX = 67_108_864
 WORKLOADS_MAX = 2_000
-"""Who have rings; the one that reported longest ago makes room. Then each may have ten."""
+"""Who have rings; the one that reported longest ago makes room. Then each may have ten, or one of the largest."""
 KEPT_S = 86_400.0
 RATE_PER_S = 200.0
 BURST = 2_000
@@ -63,12 +65,26 @@ class Decided:
         return pb.Decision.FromString(self.octets)
 
 
+class _Ring:
+    """Of one workload, oldest first."""
+
+    __slots__ = ("decisions", "octets")
+
+    def __init__(self) -> None:
+        self.decisions: deque[tuple[str, Decided]] = deque()
+        self.octets = 0
+
+    def is_above(self, share: tuple[int, int]) -> bool:
+        """`share`: (decisions, octets)."""
+        return len(self.decisions) > share[0] or self.octets > share[1]
+
+
 class DecisionLog:
     """See the module's docstring. `now` is Unix seconds."""
 
     def __init__(self) -> None:
-        self._rings: OrderedDict[int, deque[tuple[str, Decided]]] = OrderedDict()
-        """By workload id, the one that reported last at the end; oldest decision first."""
+        self._rings: OrderedDict[int, _Ring] = OrderedDict()
+        """By workload id, the one that reported last at the end."""
         self._by_id: dict[str, list[Decided]] = {}
         self._limit = RateLimit(rate_per_s=RATE_PER_S, burst=BURST)
         self.refused = 0
@@ -81,7 +97,7 @@ class DecisionLog:
         return f"<DecisionLog {len(self)} of {len(self._rings)} workloads, {lost}>"
 
     def __len__(self) -> int:
-        return sum(map(len, self._rings.values()))
+        return sum(len(ring.decisions) for ring in self._rings.values())
 
     def report(self, workload: Workload, report: pb.Decisions, now: float) -> str:
         """Keep what is fit to be kept. Returns what was wrong with the first that was not; "": nothing."""
@@ -114,30 +130,37 @@ class DecisionLog:
         decided = Decided(workload, decision.SerializeToString(), now)
         same.append(decided)
         ring = self._ring(workload.workload_id)
-        ring.append((decision.id, decided))
-        kept_max = min(PER_WORKLOAD_MAX, ALL_MAX // len(self._rings))
-        while len(ring) > kept_max or now - ring[0][1].reported_at > KEPT_S:
+        ring.decisions.append((decision.id, decided))
+        ring.octets += len(decided.octets)
+        share = self._share()
+        while ring.is_above(share) or now - ring.decisions[0][1].reported_at > KEPT_S:
             self._forget_oldest(ring)
 
-    def _ring(self, workload_id: int) -> deque[tuple[str, Decided]]:
+    def _share(self) -> tuple[int, int]:
+        """Of each ring: (decisions, octets)."""
+        count = len(self._rings)
+        return min(PER_WORKLOAD_MAX, ALL_MAX // count), min(PER_WORKLOAD_OCTETS_MAX, ALL_OCTETS_MAX // count)
+
+    def _ring(self, workload_id: int) -> _Ring:
         ring = self._rings.get(workload_id)
         if ring is not None:
             self._rings.move_to_end(workload_id)
             return ring
-        ring = self._rings[workload_id] = deque()
+        ring = self._rings[workload_id] = _Ring()
         if len(self._rings) > WORKLOADS_MAX:
             _, gone = self._rings.popitem(last=False)
-            while gone:
+            while gone.decisions:
                 self._forget_oldest(gone)
-        kept_max = ALL_MAX // len(self._rings)
-        if kept_max < PER_WORKLOAD_MAX:  # one more has its share, so that of the others is smaller
+        share = self._share()
+        if share < (PER_WORKLOAD_MAX, PER_WORKLOAD_OCTETS_MAX):  # one more has its share: that of the others is smaller
             for other in self._rings.values():
-                while len(other) > kept_max:
+                while other.is_above(share):
                     self._forget_oldest(other)
         return ring
 
-    def _forget_oldest(self, ring: deque[tuple[str, Decided]]) -> None:
-        decision_id, decided = ring.popleft()
+    def _forget_oldest(self, ring: _Ring) -> None:
+        decision_id, decided = ring.decisions.popleft()
+        ring.octets -= len(decided.octets)
         same = self._by_id[decision_id]
         same.remove(decided)
         if not same:

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from control_plane.decisions import (
     ALL_MAX,
+    ALL_OCTETS_MAX,
     BATCH_MAX,
     BURST,
     CLOCK_S_MAX,
     KEPT_S,
     OCTETS_MAX,
     PER_WORKLOAD_MAX,
+    PER_WORKLOAD_OCTETS_MAX,
     RATE_PER_S,
     WORKLOADS_MAX,
     DecisionLog,
@@ -96,6 +98,21 @@ def test_when_many_report_each_has_its_share() -> None:
     assert len(log) <= ALL_MAX
     assert not log.find(f"{PER_WORKLOAD_MAX - 1:016x}", NOW)  # of the one that reported longest ago
     assert log.find(f"{(WORKLOADS_MAX + 39) * PER_WORKLOAD_MAX:016x}", NOW)
+
+
+def test_large_decisions_are_bounded_by_their_size() -> None:
+    """20,000 of the largest would be half a gigabyte. One workload that reports such keeps its newest."""
+    log, headers = DecisionLog(), [pb.Header(name=f"x-{n}", value="v" * 512) for n in range(32)]
+    for number in range(20):
+        for start in range(0, 3 * BATCH_MAX, BATCH_MAX):
+            ids = range(number * PER_WORKLOAD_MAX + start, number * PER_WORKLOAD_MAX + start + BATCH_MAX)
+            large = [decision(one, asked={"path": "/" * 2_000, "headers": headers}) for one in ids]
+            assert log.report(workload(number), report(*large), NOW) == ""
+        assert sum(ring.octets for ring in log._rings.values()) <= ALL_OCTETS_MAX
+        assert log._rings[number].octets <= PER_WORKLOAD_OCTETS_MAX
+        assert log.find(f"{ids[-1]:016x}", NOW)
+    assert not log.find(f"{0:016x}", NOW)
+    assert OCTETS_MAX <= ALL_OCTETS_MAX // WORKLOADS_MAX  # the newest of each always has its place
 
 
 def test_decisions_are_forgotten_after_a_day() -> None:
@@ -207,3 +224,5 @@ def test_rings_and_index_agree() -> None:
         log.report(workload(rng.randrange(30)), report(decision(rng.randrange(2_000))), NOW + 40.0 * step)
     assert len(log) == sum(map(len, log._by_id.values()))
     assert all(log._by_id.values())
+    for ring in log._rings.values():
+        assert ring.octets == sum(len(decided.octets) for _, decided in ring.decisions)
