@@ -149,8 +149,9 @@ class ExplainApi:
         if not found:
             raise NotFound(
                 f"no decision {decision_id} is known. The newest {PER_WORKLOAD_MAX} of each service are kept"
-                f" ({ALL_MAX} of all; fewer of large ones), for {KEPT_S / 3_600:g} h at most and until the control plane"
-                " starts again; a sidecar reports them about a second later. The id is in the answer's header hauberk-decision-id;"
+                f" ({ALL_MAX} of all; fewer of large ones), for {KEPT_S / 3_600:g} h at most and until the control"
+                " plane starts again; a sidecar reports them about a second later. The id is in the answer's header"
+                " hauberk-decision-id;"
                 " the access log of the sidecar that was called has a line with it"
             )
         if len(found) > 1:
