@@ -31,5 +31,6 @@ By themselves, and not part of `make bench`:
 
     straight_line.py  what a request costs between two engines: no socket, no TLS
     policy_propagation.py  how long a change of policy takes to all of 50 sidecars, and to end a stream
+    fleet.py          a thousand sidecars: joining, issuing, pushing, a restart; fleet_members.py is their process
     rapid_reset.py    what an honest client notices of a rapid-reset attacker
 """
