@@ -43,6 +43,7 @@ from control_plane.api.methods import Method
 from control_plane.config import Limits, ListenAddress
 from control_plane.errors import ControlPlaneError, InvalidRequest, StartError, Unauthenticated
 from control_plane.logs import fields
+from sidecar.rules.decode import SNAPSHOT_OCTETS_MAX
 
 log = logging.getLogger(__name__)
 
@@ -284,7 +285,8 @@ def _stock_methods() -> list[str]:
 def _options(limits: Limits) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", limits.message_octets_max),
-        ("grpc.max_send_message_length", limits.message_octets_max),
+        # A snapshot may be as large as sidecars take: one that cannot be sent would leave them with what they have.
+        ("grpc.max_send_message_length", max(limits.message_octets_max, SNAPSHOT_OCTETS_MAX)),
         ("grpc.max_concurrent_streams", limits.concurrent_streams_max),
         ("grpc.max_metadata_size", 16_384),
         ("grpc.so_reuseport", 0),  # else a port in use would be shared with whoever has it

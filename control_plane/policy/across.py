@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 from control_plane.policy.check import WARNINGS_MAX
-from control_plane.policy.compile import Member, Selectable, peer_authentication_for, selects
+from control_plane.policy.compile import (
+    Member,
+    Selectable,
+    peer_authentication_for,
+    request_authentication_to_proto,
+    selects,
+)
 from control_plane.policy.model import (
     MeshConfigSpec,
     ParsedResource,
@@ -20,12 +26,17 @@ from control_plane.policy.model import (
 )
 from control_plane.policy.mtls import lacks, level_of
 from control_plane.policy.own_annotations import PLAINTEXT_FROM, PLAINTEXT_UNTIL
-from sidecar.rules.decode import RULES_MAX, VALUES_MAX
+from sidecar.rules.decode import RULES_MAX, SNAPSHOT_OCTETS_MAX, VALUES_MAX
 from sidecar.rules.decode_policies import JWT_RULES_MAX
 from sidecar.rules.keys import Attribute, parse_key
 from sidecar.rules.snapshot import Action, Operation, PortTls, Protocol, Rule, Source, TlsMode
 
 FAULTS_MAX = 100
+POLICIES_OCTETS_MAX = SNAPSHOT_OCTETS_MAX * 3 // 4
+"""Of what selects one workload; the rest of a snapshot is for endpoints, anchors and revocations."""
+# Protocol Buffers write a length of up to three octets and a tag before each text; some more is left for messages,
+# which have numbers as well, and for a policy's name and namespace.
+TEXT_OCTETS, FRAME_OCTETS, NAMES_OCTETS = 4, 24, 512
 S = TypeVar("S")
 Key = tuple[str, str, str]
 
@@ -202,8 +213,9 @@ class Together:
 
 def _excess(specs: Iterable[Spec]) -> list[str]:
     """What is more than a sidecar takes."""
-    rules_count = values_count = jwt_count = 0
+    rules_count = values_count = jwt_count = octets_count = 0
     for spec in specs:
+        octets_count += octets_of(spec)
         if isinstance(spec, RequestAuthenticationSpec):
             jwt_count += len(spec.authentication.jwt_rules)
         if isinstance(spec, PolicySpec):
@@ -213,6 +225,7 @@ def _excess(specs: Iterable[Spec]) -> list[str]:
         (rules_count, RULES_MAX, "rules"),
         (values_count, VALUES_MAX, "values in rules"),
         (jwt_count, JWT_RULES_MAX, "jwtRules"),
+        (octets_count, POLICIES_OCTETS_MAX, "octets of policies"),
     )
     return [f"{count} {what}, more than {most}" for count, most, what in counts if count > most]
 
@@ -247,10 +260,34 @@ class _Exposed:
 
 def values_in(rule: Rule) -> int:
     """As `sidecar.rules.decode` counts them, or a few more."""
+    return len(rule.sources) + len(rule.operations) + len(rule.when) + sum(map(len, _lists_in(rule)))
+
+
+def _lists_in(rule: Rule) -> Iterator[Sequence[str]]:
     parts: tuple[Source | Operation, ...] = (*rule.sources, *rule.operations)
-    lists = (getattr(part, name) for part in parts for name in part.__slots__)
-    whens = (values for when in rule.when for values in (when.values, when.not_values))
-    return len(parts) + len(rule.when) + sum(map(len, lists)) + sum(map(len, whens))
+    yield from (getattr(part, name) for part in parts for name in part.__slots__)
+    yield from (values for when in rule.when for values in (when.values, when.not_values))
+
+
+def octets_of(spec: Spec) -> int:
+    """What it takes in a snapshot, or somewhat more."""
+    match spec:
+        case PolicySpec(policy=policy):
+            rules = policy.rules
+            texts = chain((policy.source,), *chain.from_iterable(map(_lists_in, rules)))
+            keys = (when.key for rule in rules for when in rule.when)
+            parts_count = sum(len(rule.sources) + len(rule.operations) + len(rule.when) for rule in rules)
+            return _octets(texts) + _octets(keys) + FRAME_OCTETS * (parts_count + len(rules) + 1) + NAMES_OCTETS
+        case RequestAuthenticationSpec(authentication=authentication):
+            return request_authentication_to_proto(authentication).ByteSize()
+        case PeerAuthenticationSpec():
+            return (_octets((spec.source, *spec.peers)) + FRAME_OCTETS) * (len(spec.ports) + 1)
+        case MeshConfigSpec():
+            return 0
+
+
+def _octets(texts: Iterable[str]) -> int:
+    return sum(TEXT_OCTETS + (len(text) if text.isascii() else len(text.encode())) for text in texts)
 
 
 def _asks_remote(rule: Rule) -> bool:

@@ -40,6 +40,7 @@ from sidecar.errors import GRPC_DEADLINE_EXCEEDED, GRPC_INTERNAL, GRPC_RESOURCE_
 from sidecar.net.dial import dial
 from sidecar.net.errors import HandshakeFailed
 from sidecar.net.tls import PeerCertificate, check_peer, handshake, map_ssl_error
+from sidecar.rules.decode import SNAPSHOT_OCTETS_MAX
 
 READ_OCTETS = 65_536
 
@@ -50,7 +51,7 @@ Reply = TypeVar("Reply", bound=Message)
 class ChannelLimits:
     message_octets_max: int = 4_194_304
     """Of one reply to a unary call, and of one message sent."""
-    snapshot_octets_max: int = 16_777_216
+    snapshot_octets_max: int = SNAPSHOT_OCTETS_MAX
     """Of one message received on a stream."""
     output_octets_max: int = 1_048_576
     """Bytes the peer does not take; beyond it the connection is given up."""

@@ -34,8 +34,17 @@ from sidecar.rules.routing import PORT_MAX
 from sidecar.rules.slices import at_once
 from sidecar.rules.snapshot import Action, Endpoint, Protocol, Service, Snapshot
 
-__all__ = ["RULES_MAX", "VALUE_CHARS_MAX", "decoding", "policy_from_proto", "snapshot_from_proto"]
+__all__ = [
+    "RULES_MAX",
+    "SNAPSHOT_OCTETS_MAX",
+    "VALUE_CHARS_MAX",
+    "decoding",
+    "policy_from_proto",
+    "snapshot_from_proto",
+]
 
+SNAPSHOT_OCTETS_MAX = 16_777_216
+"""Of the message."""
 RULES_MAX = 10_000
 """Of all policies together (security.md H09)."""
 VALUES_MAX = 100_000

@@ -26,6 +26,7 @@ from control_plane.ca.authority import CertificateAuthority
 from control_plane.config import ControlPlaneConfig, Limits, ListenAddress
 from control_plane.model import EndpointRecord, JoinTokenRecord, ResourceKey, ResourceRecord, WorkloadSpec
 from protos.hauberk.v1 import admin_pb2, config_pb2, discovery_pb2, identity_pb2
+from sidecar.rules.decode import SNAPSHOT_OCTETS_MAX
 from sidecar.rules.snapshot import Protocol
 
 P = ParamSpec("P")
@@ -130,6 +131,9 @@ def resource_record(name: str = "orders", namespace: str = "shop", yaml: str = "
 # --- a control plane on real sockets --------------------------------------------------------------------------------
 
 
+_AS_A_SIDECAR_TAKES = [("grpc.max_receive_message_length", SNAPSHOT_OCTETS_MAX)]
+
+
 class Rpc:
     """Calls over one channel."""
 
@@ -224,7 +228,7 @@ class Mesh:
         context = client_context(self.config.data_dir, svid, self._directory)
         async with (
             tls_pipe(address, context) as port,
-            grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}", _AS_A_SIDECAR_TAKES) as channel,
         ):
             yield Rpc(channel)
 

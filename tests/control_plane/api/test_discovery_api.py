@@ -132,6 +132,23 @@ async def test_g18_a_sidecar_is_told_nothing_of_others(tmp_path: Path) -> None:
 
 
 @asyncio_test
+async def test_h09_a_large_snapshot_arrives(tmp_path: Path) -> None:
+    """One that could not be sent would end the stream, each time, and leave the sidecar with the policies it has."""
+    values = ", ".join(f'"{number:05}{"v" * 1_995}"' for number in range(450))
+    condition = f"{{key: 'request.headers[x-a]', values: [{values}]}}"
+    async with running(tmp_path) as mesh, mesh.operator() as operator, member_of(mesh, "web") as rpc:
+        web = await watching(rpc)
+        await web.taken()
+        for number in range(5):
+            await operator.apply(
+                "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+                f"metadata: {{name: p{number}, namespace: shop}}\nspec: {{rules: [{{when: [{condition}]}}]}}\n"
+            )
+        told = await web.until(lambda snapshot: len(snapshot.policies) == 5)
+    assert told.ByteSize() > 4_194_304
+
+
+@asyncio_test
 async def test_h13_a_snapshot_is_of_one_revision(tmp_path: Path) -> None:
     """Documents applied together arrive together, for whoever they concern, under one version."""
     async with (

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from control_plane.policy.across import Served, Together
-from control_plane.policy.compile import Selectable
-from control_plane.policy.model import MeshConfigSpec, ParsedResource
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from control_plane.policy.across import POLICIES_OCTETS_MAX, Served, Together, octets_of
+from control_plane.policy.compile import Selectable, policy_to_proto
+from control_plane.policy.model import MeshConfigSpec, ParsedResource, PolicySpec, Selection
 from control_plane.policy.parse import parse_documents
-from sidecar.rules.snapshot import Protocol
+from sidecar.rules.snapshot import AuthorizationPolicy, Protocol
+from tests.policy import strategies
 
 NOW = 1_800_000_000.0
 DB = Served(member=Selectable(namespace="shop", labels={"app": "db"}, service="db"), ports={5432: Protocol.TCP})
@@ -80,6 +86,26 @@ def test_h09_more_rules_than_one_sidecar_takes_are_refused() -> None:
     assert fault.startswith("db.shop would have 12002 rules, more than 10000")
     of_nobody = policy(rules, "c", "selector: {matchLabels: {app: none}}")
     assert together(policy(rules, "a"), of_nobody).faults() == []
+
+
+def test_h09_what_is_larger_than_a_sidecar_takes_is_refused() -> None:
+    """Few values, but long ones: a snapshot that cannot be sent would leave sidecars with the policies they have."""
+    values = [f'"{number:05}{"v" * 1_995}"' for number in range(450)]
+    large = [policy(f"[{{when: [{{key: 'request.headers[x-a]', values: [{', '.join(values)}]}}]}}]", "p")]
+    count = POLICIES_OCTETS_MAX // (450 * 2_000)
+    many = [one.spec for number in range(count) for one in parsed(large[0].replace("name: p", f"name: p{number}"))]
+    (fault,) = Together(parsed(large[0]), many, default=MeshConfigSpec(), served=[DB]).faults()
+    assert "octets of policies, more than 12582912" in fault
+    assert Together([], many, default=MeshConfigSpec(), served=[DB]).faults() == []
+
+
+@settings(max_examples=100)
+@given(strategies.policies, st.sampled_from(["", "p.yaml:7", "\u00e4" * 256]))
+def test_octets_are_never_counted_too_few(one: AuthorizationPolicy, source: str) -> None:
+    """Nor many times too many."""
+    spec = PolicySpec(policy=replace(one, source=source), selection=Selection())
+    octets_count = policy_to_proto(spec.policy).ByteSize()
+    assert octets_count <= octets_of(spec) <= 4 * octets_count + 1_024
 
 
 def test_an_end_that_has_passed_is_warned_of() -> None:
