@@ -91,7 +91,7 @@ async def serve(
     `started` gets the addresses as bound, once calls are answered. Raises StartError."""
     check(config)
     with contextlib.ExitStack() as stack:
-        state = _open_state(config, stack, now)
+        state = open_state(config, stack, now)
         hub, server = state.hub, _server(state, config.limits, now)
         addresses = await server.start(config.listen, config.join_listen, config.operator_socket_path)
         state.join_port = addresses.join_listen.port
@@ -117,8 +117,8 @@ async def serve(
 
 
 @dataclass(slots=True, kw_only=True)
-class _State:
-    """The parts `serve` holds while it serves."""
+class State:
+    """What is open while the control plane serves."""
 
     trust_domain: TrustDomain
     store: Store
@@ -130,9 +130,11 @@ class _State:
     hub: Hub
     join_port: int = 0
     """As bound; join tokens carry it."""
+    forget_at: float = 0.0
+    """When what has long expired is looked for next."""
 
 
-def _open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Callable[[], float]) -> _State:
+def open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Callable[[], float]) -> State:
     """Opens what is on disk and wires what stands on it; `stack` closes what was opened. Raises StartError."""
     trust_domain = TrustDomain.parse(config.trust_domain)
     prepare_data_dir(config.data_dir)
@@ -160,7 +162,7 @@ def _open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Ca
         streams_per_identity_max=config.limits.streams_per_identity_max,
     )
     registry.start(now())
-    return _State(
+    return State(
         trust_domain=trust_domain,
         store=store,
         audit=audit,
@@ -172,8 +174,20 @@ def _open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Ca
     )
 
 
-def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServer:
-    """The API over the state."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apis:
+    """The handlers over the state; nothing in them knows how a call came."""
+
+    identity: IdentityApi
+    discovery: DiscoveryApi
+    resources: ConfigApi
+    explain: ExplainApi
+    history: HistoryApi
+    admin: AdminApi
+
+
+def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
+    """Made and wired."""
     loader = state.loader
     identity = IdentityApi(
         store=state.store,
@@ -208,8 +222,21 @@ def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServ
         release=metadata.version("hauberk"),
         now=now,
     )
+    return Apis(
+        identity=identity,
+        discovery=discovery,
+        resources=resources,
+        explain=explain,
+        history=history,
+        admin=admin,
+    )
+
+
+def _server(state: State, limits: Limits, now: Callable[[], float]) -> GrpcServer:
+    """The API over the state, on gRPC."""
+    made = apis(state, limits, now)
     return GrpcServer(
-        methods(identity, discovery, resources, explain, history, admin),
+        methods(made.identity, made.discovery, made.resources, made.explain, made.history, made.admin),
         certificate=state.certificate,
         bundle=lambda: state.authority.bundle,
         limits=limits,
@@ -218,7 +245,7 @@ def _server(state: _State, limits: Limits, now: Callable[[], float]) -> GrpcServ
 
 
 def _resource_apis(
-    state: _State, limits: Limits, decisions: DecisionLog, now: Callable[[], float]
+    state: State, limits: Limits, decisions: DecisionLog, now: Callable[[], float]
 ) -> tuple[ConfigApi, ExplainApi, HistoryApi]:
     """What serves hauberk.v1.Config."""
     loader = state.loader
@@ -303,18 +330,22 @@ def _check_stored(loader: WorldLoader) -> None:
         raise StoreError(f"{error}; start the version that stored it, or restore a backup") from error
 
 
-async def _tick(state: _State, now: Callable[[], float]) -> None:
+async def _tick(state: State, now: Callable[[], float]) -> None:
     """What must happen without anybody asking."""
-    forget_at = now()
     while True:
         await asyncio.sleep(TICK_S)
         try:
-            if state.registry.sweep(now()):
-                state.hub.notify()
-            state.certificate.renew(now())
-            if now() >= forget_at:
-                forget_at = now() + FORGET_EVERY_S
-                state.store.forget_expired(now() - EXPIRED_KEPT_S)
+            housekeep(state, now())
         except Exception:
             # A full disk must not stop the pushes (security.md J03): say so and go on.
             log.exception("housekeeping failed")
+
+
+def housekeep(state: State, now: float) -> None:
+    """All that is due at `now`, Unix seconds. Called every TICK_S."""
+    if state.registry.sweep(now):
+        state.hub.notify()
+    state.certificate.renew(now)
+    if now >= state.forget_at:
+        state.forget_at = now + FORGET_EVERY_S
+        state.store.forget_expired(now - EXPIRED_KEPT_S)
