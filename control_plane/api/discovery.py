@@ -79,24 +79,35 @@ class DiscoveryApi:
         send: Callable[[pb.Snapshot], Awaitable[None]],
     ) -> None:
         """Returns when the sidecar ends the stream. Raises ControlPlaneError when we do."""
+        stream, subscriber = self.open_stream(caller, await _first(requests))
+        try:
+            await self._serve(caller, stream, subscriber, requests, send)
+        finally:
+            self.close_stream(stream, subscriber)
+
+    def open_stream(self, caller: Caller, hello: pb.Hello) -> tuple[int, Subscriber]:
+        """A stream begins: its number in the registry, and whom to wake when something is due. Raises
+        ControlPlaneError; then nothing of it is left."""
         workload = workload_of(self._store, caller)
-        hello = await _first(requests)
         session = self._session(workload, hello)
         stream = self._registry.connected(
             workload, hello.instance, sidecar_version=hello.sidecar_version[:64], now=self._now()
         )
-        subscriber: Subscriber | None = None
         try:
             self._heard(stream, hello.clock, hello.certificate_not_after)
             subscriber = self._hub.add(session)
-            self._end_oldest(subscriber)
-            log.info("watch stream opened", extra=fields(sidecar=session.label, version=hello.version))
-            await self._serve(caller, stream, subscriber, requests, send)
-        finally:
-            if subscriber is not None:
-                self._hub.remove(subscriber)
+        except BaseException:
             self._registry.disconnected(stream, self._now())
-            log.info("watch stream closed", extra=fields(sidecar=session.label))
+            raise
+        self._end_oldest(subscriber)
+        log.info("watch stream opened", extra=fields(sidecar=session.label, version=hello.version))
+        return stream, subscriber
+
+    def close_stream(self, stream: int, subscriber: Subscriber) -> None:
+        """It ended, in whatever way."""
+        self._hub.remove(subscriber)
+        self._registry.disconnected(stream, self._now())
+        log.info("watch stream closed", extra=fields(sidecar=subscriber.session.label))
 
     def _session(self, workload: Workload, hello: pb.Hello) -> Session:
         if not _INSTANCE.fullmatch(hello.instance):
@@ -168,7 +179,7 @@ class DiscoveryApi:
         has_complained = False
         async for request in paced(requests, self._now):
             if request.WhichOneof("body") != "decisions":
-                self._take(stream, subscriber, request)
+                self.take(stream, subscriber, request)
                 continue
             if reports.take("", self._now()):
                 raise ResourceExhausted("decisions are reported too often; once a second is enough")
@@ -178,7 +189,7 @@ class DiscoveryApi:
                 has_complained = True
                 log.warning("sidecar reported no decision", extra=fields(sidecar=session.label, reason=problem))
 
-    def _take(self, stream: int, subscriber: Subscriber, request: pb.WatchRequest) -> None:
+    def take(self, stream: int, subscriber: Subscriber, request: pb.WatchRequest) -> None:
         """One message of the sidecar's. Raises InvalidRequest."""
         session = subscriber.session
         match request.WhichOneof("body"):

@@ -109,6 +109,11 @@ class Hub:
         """The store changed."""
         self._changed.set()
 
+    @property
+    def is_due(self) -> bool:
+        """Has something changed since the last flush?"""
+        return self._changed.is_set()
+
     async def run(self) -> None:
         """Flushes after changes, for ever."""
         while True:
