@@ -9,6 +9,7 @@ from protos.hauberk.v1 import config_pb2 as pb
 from protos.hauberk.v1 import discovery_pb2
 from sidecar.rules.authz import DEFAULT_RULE, Authorizer, Facts, Permit
 from sidecar.rules.explain import ConditionResult, Explanation, NearMiss, conditions_of, explain, near_misses
+from sidecar.rules.header_names import folded
 from sidecar.rules.secrets import is_secret
 from sidecar.rules.snapshot import PortTls, Snapshot
 
@@ -57,7 +58,7 @@ def decided(decision: discovery_pb2.Decision, authorizer: Authorizer, facts: Fac
 
     What a sidecar hides cannot be judged again: such conditions are `hidden`, and count neither for nor against."""
     asked = decision.asked
-    hidden = frozenset(one.name for one in asked.headers if one.hidden)
+    hidden = frozenset(folded(one.name) for one in asked.headers if one.hidden)
     again = explain(authorizer, facts, near_misses_max=0)
     answer = pb.ExplainResponse(
         decision_id=decision.id,
@@ -113,7 +114,7 @@ def _request_line(asked: discovery_pb2.Asked) -> str:
 
 def _nearest(misses: Iterable[NearMiss], hidden: frozenset[str]) -> list[pb.NearMiss]:
     def failures(miss: NearMiss) -> int:
-        return sum(not one.matched and one.header not in hidden for one in miss.conditions)
+        return sum(not one.matched and folded(one.header) not in hidden for one in miss.conditions)
 
     return [_miss(one, hidden) for one in sorted(misses, key=failures)[:NEAR_MISSES_MAX]]
 
@@ -123,18 +124,18 @@ def _miss(miss: NearMiss, hidden: frozenset[str] = frozenset()) -> pb.NearMiss:
 
 
 def _conditions(results: Iterable[ConditionResult], hidden: frozenset[str] = frozenset()) -> list[pb.Condition]:
-    """`hidden`: headers whose values are not known here. A secret is not told even where it is known,
+    """`hidden`: headers, `folded`, whose values are not known here. A secret is not told even where it is known,
     be it in the request or in the policy."""
     conditions = []
     for one in results:
         secret = is_secret(one.header)
-        is_hidden = one.header in hidden or (secret and bool(one.got))
+        is_hidden = folded(one.header) in hidden or (secret and bool(one.got))
         conditions.append(
             pb.Condition(
                 field=one.field,
                 wanted=tuple(value if value == "*" else HIDDEN for value in one.wanted) if secret else one.wanted,
                 got="" if is_hidden else one.got,
-                matched=one.matched and one.header not in hidden,
+                matched=one.matched and folded(one.header) not in hidden,
                 hidden=is_hidden,
             )
         )

@@ -333,6 +333,17 @@ async def test_d08_what_a_sidecar_hides_is_neither_shown_nor_guessed(tmp_path: P
 
 
 @asyncio_test
+async def test_d08_what_is_hidden_is_known_in_every_spelling(tmp_path: Path) -> None:
+    """As it is judged: x_api_key is a value of x-api-key, and not one that is missing."""
+    document = policy("a", when=[{"key": "request.headers[x-api-key]", "values": ["s3cr3t"]}])
+    headers = [discovery_pb2.Header(name="x_api_key", hidden=True)]
+    async with mesh_of(tmp_path, document) as (operator, watcher, held):
+        answer = await reported(operator, watcher, decision(held, asked={"headers": headers}))
+    (condition,) = answer.near_misses[0].conditions
+    assert condition.hidden
+
+
+@asyncio_test
 async def test_an_id_nobody_reported_is_told_how_long_they_are_kept(tmp_path: Path) -> None:
     """And where the id is."""
     async with mesh_of(tmp_path) as (operator, _, _):
