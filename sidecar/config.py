@@ -157,6 +157,10 @@ class Config:
     control_plane: Address = Address("127.0.0.1", 15012)
     join_token_file: str = ""
     """Path, or "-" for standard input. Never the token itself."""
+    state_dir: str = ""
+    """Directory, ours alone, for what outlives the process: the node key. Empty: a restart needs a new join token."""
+    cache: bool = False
+    """Also keep certificate and policy there, to start from while the control plane is away (row R02)."""
     mesh_listen: Address = Address("0.0.0.0", 15008)
     advertise: Address | None = None
     """What other sidecars are told; None: `mesh_listen`'s address as bound."""

@@ -29,13 +29,15 @@ OUTBOUND_PORTS_MAX = 256
 NETWORKS_MAX = 64
 
 FIELDS = (
-    "service", "namespace", "trust_domain", "control_plane", "join_token_file", "mesh_listen", "advertise", "inbound",
-    "outbound", "admin", "health", "http2_engine", "access_log", "timeouts", "limits", "tracing", "jwks",
+    "service", "namespace", "trust_domain", "control_plane", "join_token_file", "state_dir", "cache", "mesh_listen",
+    "advertise", "inbound", "outbound", "admin", "health", "http2_engine", "access_log", "timeouts", "limits",
+    "tracing", "jwks",
 )  # fmt: skip
 
 # Words that may be written; a text beside one says why it cannot be had yet.
 PROTOCOLS = {"http1": "", "http2": "", "tcp": "tcp is not yet available in this version"}
 ENGINES = {"relay": "", "reference": ""}
+YES_OR_NO = {"true": "", "false": ""}
 ACCESS_LOGS = {"all": "", "denied": "", "off": ""}
 
 # Least and most of each number.
@@ -126,6 +128,8 @@ def _config(root: Value, base: Config, *, required: tuple[str, ...]) -> Config:
         "trust_domain": _trust_domain,
         "control_plane": lambda value: value.remote(allow_name=True),
         "join_token_file": _token_file,
+        "state_dir": _path,
+        "cache": lambda value: value.choice(YES_OR_NO) == "true",
         "mesh_listen": Value.listener,
         "advertise": lambda value: None if value.is_off() else value.remote(allow_name=False),
         "inbound": _inbound,
@@ -156,6 +160,11 @@ def _token_file(value: Value) -> str:
     if path.startswith(TOKEN_PREFIX):
         # Row G13: a token has no place in a configuration, and none in this message.
         value.refuse("holds the token itself", "put the token into a file of mode 0600 and write its path here")
+    return _path(value)
+
+
+def _path(value: Value) -> str:
+    path = value.text()
     if "\0" in path or len(path) > 4_096:
         value.refuse("is not a path")
     return path
@@ -226,9 +235,7 @@ def _jwks(value: Value, base: Jwks) -> Jwks:
     found = value.fields(("ca_file", "allow_networks", *JWKS))
     changes: dict[str, Any] = {name: found[name].number(*JWKS[name]) for name in JWKS if name in found}
     if "ca_file" in found:
-        changes["ca_file"] = path = found["ca_file"].text()
-        if "\0" in path or len(path) > 4_096:
-            found["ca_file"].refuse("is not a path")
+        changes["ca_file"] = _path(found["ca_file"])
     if "allow_networks" in found:
         changes["allow_networks"] = tuple(_network(item) for item in found["allow_networks"].items(NETWORKS_MAX))
     return replace(base, **changes)
@@ -243,6 +250,8 @@ def _network(item: Value) -> str:
 
 def _check_whole(config: Config) -> None:
     """What no single field can tell: no two may listen on one port, nor may we where the app does."""
+    if config.cache and not config.state_dir:
+        raise ConfigError(f"{config.source}: cache: has no place to be; set state_dir as well")
     taken: list[tuple[str, Address]] = []
     for field, address in _listeners(config):
         for other_field, other in taken:

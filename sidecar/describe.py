@@ -22,6 +22,8 @@ def describe(config: Config) -> dict[str, object]:
         "trust_domain": config.trust_domain,
         "control_plane": str(config.control_plane),
         "join_token_file": config.join_token_file,
+        "state_dir": config.state_dir,
+        "cache": config.cache,
         "mesh_listen": str(config.mesh_listen),
         "advertise": str(config.advertise) if config.advertise else None,
         "inbound": [

@@ -38,6 +38,7 @@ LOCAL = {
 @click.option("--app", metavar="IP:PORT", help="Where the app listens, on loopback.  [default: 127.0.0.1:PORT]")
 @click.option("--protocol", type=click.Choice(["http1", "http2"]), help="What the app speaks.  [default: http1]")
 @click.option("--token-file", metavar="FILE", help="The join token; - for standard input.")
+@click.option("--state-dir", metavar="DIR", help="What outlives this process: a restart needs no token then.")
 @click.option("--control-plane", metavar="HOST:PORT", help="Where the control plane is.  [default: 127.0.0.1:15012]")
 @click.option("--trust-domain", metavar="NAME", help="Of the mesh.  [default: mesh.local]")
 @click.option("--local", is_flag=True, help="Listen on loopback only, at free ports: for several on one machine.")
@@ -45,8 +46,8 @@ LOCAL = {
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
     command: tuple[str, ...], *, service: str | None, namespace: str | None, port: int | None, app: str | None,
-    protocol: str | None, token_file: str | None, control_plane: str | None, trust_domain: str | None, local: bool,
-    config_file: str | None,
+    protocol: str | None, token_file: str | None, state_dir: str | None, control_plane: str | None,
+    trust_domain: str | None, local: bool, config_file: str | None,
 ) -> int:  # fmt: skip
     """Run COMMAND with a sidecar beside it.
 
@@ -64,6 +65,7 @@ def run(
         "app": app,
         "protocol": protocol,
         "join_token_file": token_file,
+        "state_dir": state_dir,
         "control_plane": control_plane,
         "trust_domain": trust_domain,
         **(LOCAL if local else {}),

@@ -51,6 +51,8 @@ def written_default(field: dataclasses.Field[Any]) -> str:
         return "needed"
     if field.default is None:
         return "none"
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
     if field.default in ("", ()):
         return "empty"
     return f"`{field.default}`"

@@ -210,6 +210,9 @@ def test_plain_data_is_read_like_yaml() -> None:
         ("jwks: {allow_networks: [intranet]}", "is not a CIDR block"),
         ("jwks: {stale_s: 1}", "1.0 is out of range; from 10 to 604800"),
         ('join_token_file: "a\\0"', "is not a path"),
+        ('state_dir: "a\\0"', "is not a path"),
+        ("cache: maybe", "'maybe' is not one of true | false"),
+        ("cache: true", "has no place to be; set state_dir as well"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_refused_with_its_place_and_a_way_out(line: str, says: str) -> None:
@@ -373,6 +376,8 @@ def configs(draw: st.DrawFn) -> Config:
         trust_domain=draw(st.sampled_from(["mesh.local", "prod.example.com"])),
         control_plane=Address(draw(st.sampled_from(["10.0.0.1", "cp.hauberk", "2001:db8::1"])), next(numbers)),
         join_token_file=draw(st.sampled_from(["", "-", "/run/token"])),
+        state_dir="/var/lib/hauberk",
+        cache=draw(st.booleans()),
         mesh_listen=Address("0.0.0.0", next(numbers)),
         advertise=draw(st.sampled_from([None, Address("10.0.0.9", next(numbers))])),
         inbound=tuple(
