@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
@@ -37,6 +38,9 @@ INTERMEDIATES_MAX = 3
 DNS_SANS_MAX = 32
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+
+_CA_POLICY = verification.ExtensionPolicy.webpki_defaults_ca()
+_LEAF_POLICY = verification.ExtensionPolicy.permit_all()  # check_leaf has judged the leaf, more strictly
 
 _UNDERSTOOD: tuple[type[x509.ExtensionType], ...] = (
     x509.BasicConstraints,
@@ -157,31 +161,37 @@ def _check_validity(certificate: x509.Certificate, now: float) -> None:
 
 def _check_path(leaf_der: bytes, intermediates_der: Sequence[bytes], bundle: TrustBundle, now: float) -> None:
     leaf, _ = load_certificate(leaf_der, InvalidSvid)
-    intermediates = []
-    for der in intermediates_der:
-        certificate, extensions = load_certificate(der, InvalidSvid)
-        load_public_key(certificate, InvalidSvid, "F23")
-        if weakness := weakness_of_signature(certificate):
-            raise InvalidSvid(f"intermediate: {weakness}", row="F23")
-        if _find(extensions, x509.NameConstraints) is not None:
-            raise InvalidSvid("intermediate: name constraints are not evaluated here", row="F09")
-        intermediates.append(certificate)
-    anchors = [load_certificate(der, InvalidSvid)[0] for der in bundle.anchors_der]
+    intermediates = [_intermediate(der) for der in intermediates_der]
     verifier = (
         verification.PolicyBuilder()
-        .store(verification.Store(anchors))
+        .store(_store(bundle.anchors_der))
         .time(datetime.fromtimestamp(now, UTC))
         .max_chain_depth(INTERMEDIATES_MAX)
-        .extension_policies(
-            ca_policy=verification.ExtensionPolicy.webpki_defaults_ca(),
-            ee_policy=verification.ExtensionPolicy.permit_all(),  # check_leaf has judged the leaf, more strictly
-        )
+        .extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
         .build_client_verifier()
     )
     try:
         verifier.verify(leaf, intermediates)
     except verification.VerificationError as failure:
         raise InvalidSvid(f"no path to a trust anchor of {bundle.trust_domain}: {failure}", row="F02") from failure
+
+
+@lru_cache(maxsize=64)
+def _intermediate(der: bytes) -> x509.Certificate:
+    """What can be said of it without a clock is the same every time, and there are few of them. Raises InvalidSvid,
+    which is not remembered."""
+    certificate, extensions = load_certificate(der, InvalidSvid)
+    load_public_key(certificate, InvalidSvid, "F23")
+    if weakness := weakness_of_signature(certificate):
+        raise InvalidSvid(f"intermediate: {weakness}", row="F23")
+    if _find(extensions, x509.NameConstraints) is not None:
+        raise InvalidSvid("intermediate: name constraints are not evaluated here", row="F09")
+    return certificate
+
+
+@lru_cache(maxsize=16)
+def _store(anchors_der: tuple[bytes, ...]) -> verification.Store:
+    return verification.Store([load_certificate(der, InvalidSvid)[0] for der in anchors_der])
 
 
 def _find(extensions: x509.Extensions, kind: type[_Extension]) -> _Extension | None:
