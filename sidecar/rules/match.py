@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Iterable
 from enum import Enum
 from operator import methodcaller
+from typing import NamedTuple
 
 Matcher = Callable[[str], bool]
 
@@ -90,10 +91,50 @@ def template_prefix(template: str) -> str:
     return template[: template.index("{")]
 
 
-def compile_template(template: str) -> Matcher:
-    """Raises ValueError for what is no template: operators are whole segments, and there is one `{**}` at most.
+class _TemplateShape(NamedTuple):
+    """Where the operators of a template are. Templates that differ in nothing but their literals share one."""
 
-    The path is cut into segments and each is compared once: there is nothing to backtrack to."""
+    is_open: bool
+    """It has a `{**}`, after the first `before` segments."""
+    before: int
+    fixed: int
+    """How many segments there are without that."""
+    literal: tuple[int, ...]
+    """Which of them are literals; the others are `{*}`."""
+    one: tuple[int, ...]
+
+
+def compile_template(template: str) -> Matcher:
+    """Raises ValueError for what is no template: operators are whole segments, and there is one `{**}` at most."""
+    return compile_templates((template,))
+
+
+def compile_templates(templates: Iterable[str]) -> Matcher:
+    """One predicate for all, ORed: a look-up for each shape that occurs, whatever the number of templates.
+
+    The path is cut into segments once, and there is nothing to backtrack to. Raises ValueError as
+    `compile_template`."""
+    by_shape: dict[_TemplateShape, set[tuple[str, ...]]] = {}
+    for template in templates:
+        shape, literals = _cut(template)
+        by_shape.setdefault(shape, set()).add(literals)
+    tables = tuple((*shape, frozenset(known)) for shape, known in by_shape.items())
+
+    def matches(path: str) -> bool:
+        parts = path.split("/")
+        length = len(parts)
+        for is_open, before, fixed, literal, one, known in tables:
+            if (length <= fixed) if is_open else (length != fixed):
+                continue
+            ends = parts[:before] + parts[length - fixed + before :] if is_open else parts
+            if tuple([ends[i] for i in literal]) in known and all(ends[i] for i in one):
+                return True
+        return False
+
+    return matches
+
+
+def _cut(template: str) -> tuple[_TemplateShape, tuple[str, ...]]:
     segments = template.split("/")
     if segments[0] or any(
         ("{" in s or "}" in s or "*" in s) and s not in (ONE_SEGMENT, ANY_SEGMENTS) for s in segments
@@ -101,35 +142,23 @@ def compile_template(template: str) -> Matcher:
         raise ValueError("a template begins with /, and {*} or {**} is a whole segment")
     if segments.count(ANY_SEGMENTS) > 1:
         raise ValueError("a template has one {**} at most")
-    if ANY_SEGMENTS not in segments:
-        return lambda path: _segments_match(segments, path.split("/"))
-    at = segments.index(ANY_SEGMENTS)
-    head, tail = segments[:at], segments[at + 1 :]
-    fewest = len(segments)
-
-    def matches(path: str) -> bool:
-        parts = path.split("/")
-        if len(parts) < fewest:
-            return False
-        return _segments_match(head, parts[:at]) and _segments_match(tail, parts[len(parts) - len(tail) :])
-
-    return matches
-
-
-def _segments_match(wanted: list[str], parts: list[str]) -> bool:
-    return len(wanted) == len(parts) and all(
-        part != "" if want == ONE_SEGMENT else want == part for want, part in zip(wanted, parts, strict=True)
-    )
+    is_open = ANY_SEGMENTS in segments
+    before = segments.index(ANY_SEGMENTS) if is_open else len(segments)
+    ends = segments[:before] + segments[before + 1 :]
+    literal = tuple([i for i, segment in enumerate(ends) if segment != ONE_SEGMENT])
+    one = tuple([i for i, segment in enumerate(ends) if segment == ONE_SEGMENT])
+    return _TemplateShape(is_open, before, len(ends), literal, one), tuple([ends[i] for i in literal])
 
 
 def compile_paths(values: Iterable[str]) -> Matcher:
     """As `compile_matcher`, for paths: templates too. Raises ValueError."""
     values = tuple(values)
-    templates = tuple(compile_template(value) for value in values if is_template(value))
+    templates = tuple([value for value in values if is_template(value)])
     if not templates:
         return compile_matcher(values)
     others = compile_matcher(value for value in values if not is_template(value))
-    return lambda path: others(path) or any(matches(path) for matches in templates)
+    of_templates = compile_templates(templates)
+    return lambda path: others(path) or of_templates(path)
 
 
 def host_of(authority: str) -> str:

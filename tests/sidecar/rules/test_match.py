@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +14,7 @@ from sidecar.rules.match import (
     compile_matcher,
     compile_paths,
     compile_template,
+    compile_templates,
     host_of,
     shape_of,
     without_params,
@@ -180,6 +184,48 @@ def test_templates_stand_beside_other_paths() -> None:
     matches = compile_paths(["/x", "/y/*", "/a/{*}"])
     assert all(map(matches, ["/x", "/y/z", "/a/b"]))
     assert not any(map(matches, ["/xx", "/a/b/c", ""]))
+
+
+_SEGMENTS = st.sampled_from(["a", "b", "", "{*}", "{*}"])
+_PATHS = st.lists(st.sampled_from(["a", "b", "", "c"]), min_size=1, max_size=6).map(lambda parts: "/" + "/".join(parts))
+
+
+@st.composite
+def _templates(draw: st.DrawFn) -> str:
+    segments = draw(st.lists(_SEGMENTS, min_size=1, max_size=5))
+    if draw(st.booleans()):
+        segments.insert(draw(st.integers(0, len(segments))), "{**}")
+    return "/" + "/".join(segments)
+
+
+def _literally(template: str, path: str) -> bool:
+    pieces = re.split(r"(\{\*\*\}|\{\*\})", template)
+    expressions = {"{*}": "[^/]+", "{**}": ".*"}
+    return re.fullmatch("".join(expressions.get(piece, re.escape(piece)) for piece in pieces), path) is not None
+
+
+@given(st.lists(_templates(), min_size=1, max_size=6), st.lists(_PATHS, min_size=1, max_size=6))
+def test_many_templates_match_what_one_of_them_does(templates: list[str], paths: list[str]) -> None:
+    """However they are looked up."""
+    matches = compile_templates(templates)
+    for path in paths:
+        assert matches(path) == any(_literally(template, path) for template in templates)
+
+
+def test_h10_the_cost_of_a_path_does_not_grow_with_templates_that_differ_in_their_literals() -> None:
+    """10,000 of them, tried one by one, were 14 ms of everybody's time for each request."""
+
+    class Path(str):
+        cuts_count = 0
+
+        def split(self, *args: Any, **kwargs: Any) -> list[str]:
+            Path.cuts_count += 1
+            return super().split(*args, **kwargs)
+
+    matches = compile_paths([f"/t/{{*}}/n{number}" for number in range(10_000)])
+    assert matches(Path("/t/x/n9999"))
+    assert not matches(Path("/t/x/n10000"))
+    assert Path.cuts_count == 2
 
 
 def test_h10_a_template_is_matched_in_linear_time() -> None:
