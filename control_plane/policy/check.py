@@ -214,8 +214,8 @@ def _deny_path_warnings(rule: Rule, path: str) -> Iterator[str]:
         for text in operation.paths:
             if ";" in text or "%3b" in text.lower():
                 yield (
-                    f"{field}: {text}: servers read a semicolon in a path in three ways (as it is, decoded, as the begin"
-                    " of parameters to drop); deny what stands before it, with /*"
+                    f"{field}: {text}: servers read a semicolon in a path in three ways (as it is, decoded, as the end"
+                    " of the name); deny what stands before it, with /*"
                 )
         for shape, text in denied.shapes:
             if shape is Shape.EXACT and text != "/" and not denied.all_below(text.rstrip("/") + "/"):

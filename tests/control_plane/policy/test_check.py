@@ -18,7 +18,11 @@ TABLE = [
     ("DENY", "[{from: [{source: {notPrincipals: [a/ns/a/sa/b]}}]}]", ""),
     ("ALLOW", "[{from: [{source: {principals: [cluster.local/ns/a/sa/b]}}]}]", ""),
     ("DENY", "[{to: [{operation: {paths: [/admin]}}]}]", "/admin leaves what is below it; add /admin/*"),
-    ("DENY", "[{to: [{operation: {paths: ['/x%3By*']}}]}]", "/x%3By*: servers read a semicolon in a path in three ways"),
+    (
+        "DENY",
+        "[{to: [{operation: {paths: ['/x%3By*']}}]}]",
+        "/x%3By*: servers read a semicolon in a path in three ways",
+    ),
     ("DENY", "[{to: [{operation: {paths: ['/x;y*']}}]}]", "/x;y*: servers read a semicolon in a path in three ways"),
     ("DENY", "[{to: [{operation: {paths: [/admin/]}}]}]", "/admin/ leaves what is below it; add /admin/*"),
     ("DENY", "[{to: [{operation: {paths: [/admin/*]}}]}]", "/admin/* leaves /admin itself; add it"),
