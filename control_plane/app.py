@@ -141,7 +141,7 @@ def open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Cal
     kept = config.limits.history_versions_max
     opened = SqliteStore.open(config.data_dir / STORE_NAME, history_versions_max=kept)
     store = stack.enter_context(contextlib.closing(opened))
-    audit = stack.enter_context(contextlib.closing(AuditLog.open(config.data_dir / AUDIT_NAME)))
+    audit = stack.enter_context(contextlib.closing(AuditLog.open(config.data_dir / AUDIT_NAME, store, now=now())))
     store.record_fact("trust domain", trust_domain.name)
     try:
         authority = _authority(config, trust_domain, store, now())
@@ -241,6 +241,7 @@ def _server(state: State, limits: Limits, now: Callable[[], float]) -> GrpcServe
         bundle=lambda: state.authority.bundle,
         limits=limits,
         now=now,
+        refused=state.audit.refused,
     )
 
 
@@ -346,6 +347,7 @@ def housekeep(state: State, now: float) -> None:
     if state.registry.sweep(now):
         state.hub.notify()
     state.certificate.renew(now)
+    state.audit.tick(now)
     if now >= state.forget_at:
         state.forget_at = now + FORGET_EVERY_S
         state.store.forget_expired(now - EXPIRED_KEPT_S)

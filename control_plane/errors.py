@@ -34,6 +34,10 @@ class StoreDamaged(StoreError):
     """The database is not whole (security.md J04). Nothing was changed."""
 
 
+class AuditDamaged(StoreError):
+    """The audit file is not the one that was written (security.md J11). Nothing was changed."""
+
+
 class StoreLocked(StoreError):
     """Another control plane has this data directory (security.md J08)."""
 

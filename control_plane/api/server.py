@@ -53,9 +53,14 @@ JOIN_METHODS = tuple(f"/hauberk.v1.Identity/{one}" for one in ("Join", "Challeng
 # Anybody may connect to the join port: those who do must leave the others descriptors (security.md I03).
 _JOIN_OPTIONS = [("grpc.max_allowed_incoming_connections", 256), ("grpc.max_connection_idle_ms", 30_000)]
 
+_NOT_REFUSED = frozenset({"ABORTED", "UNAVAILABLE"})
+"""Come back, says the answer, and not no: a stream that was replaced, a stop."""
+
 Context = Any
 """grpc.aio.ServicerContext; the stubs do not agree with the library on half of its methods."""
 CallerOf = Callable[[Context], Caller]
+Refused = Callable[[str, str, str, str, str, float], None]
+"""(method, caller or "", peer, status, reason, now); `AuditLog.refused`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +83,18 @@ class GrpcServer:
         bundle: Callable[[], TrustBundle],
         limits: Limits,
         now: Callable[[], float],
+        refused: Refused,
     ) -> None:
-        """Raises RuntimeError if the table of who may call what is not complete."""
+        """`refused` is told of every call that is answered with a no.
+
+        Raises RuntimeError if the table of who may call what is not complete."""
         check_complete([one.path for one in methods] + _stock_methods())
         self._methods = methods
         self._certificate = certificate
         self._bundle = bundle
         self._limits = limits
         self._now = now
+        self._refuse = _Refuser(refused, now)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # chosen at import time by the Python version
         self._servers: list[Any] = []
 
@@ -113,13 +122,13 @@ class GrpcServer:
         self._servers.clear()
 
     def _server(self, caller_of: CallerOf, methods: Sequence[Method], *, with_stock: bool = False) -> Any:
-        interceptors = [_StockGuard(caller_of)] if with_stock else []
+        interceptors = [_StockGuard(caller_of, self._refuse)] if with_stock else []
         options = _options(self._limits)
         if not with_stock:
             options += _JOIN_OPTIONS
         server = grpc.aio.server(interceptors=interceptors, options=options)
         for service in sorted({one.service for one in methods}):
-            handlers = {one.name: _handler(one, caller_of) for one in methods if one.service == service}
+            handlers = {one.name: _handler(one, caller_of, self._refuse) for one in methods if one.service == service}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         if with_stock:
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -147,11 +156,12 @@ class GrpcServer:
 # --- calls ----------------------------------------------------------------------------------------------------
 
 
-def _handler(method: Method, caller_of: CallerOf) -> Any:
+def _handler(method: Method, caller_of: CallerOf, refuse: _Refuser) -> Any:
     """A gRPC handler that takes and gives octets."""
 
     async def unary(octets: bytes, context: Context) -> bytes:
         assert method.unary is not None
+        caller = None
         try:
             caller = caller_of(context)
             authorize(caller, method.path)
@@ -159,7 +169,7 @@ def _handler(method: Method, caller_of: CallerOf) -> Any:
             return answer.SerializeToString()
         except Exception as error:  # everything becomes a status
             refusal = error
-        await _refuse(context, method.path, refusal)
+        await refuse(context, method.path, caller, refusal)
         raise AssertionError
 
     async def stream(_requests: AsyncIterator[bytes], context: Context) -> None:
@@ -168,6 +178,7 @@ def _handler(method: Method, caller_of: CallerOf) -> Any:
         async def send(message: Message) -> None:
             await context.write(message.SerializeToString())
 
+        caller = None
         try:
             caller = caller_of(context)
             authorize(caller, method.path)
@@ -175,7 +186,7 @@ def _handler(method: Method, caller_of: CallerOf) -> Any:
             return
         except Exception as error:
             refusal = error
-        await _refuse(context, method.path, refusal)
+        await refuse(context, method.path, caller, refusal)
 
     if method.unary is not None:
         return grpc.unary_unary_rpc_method_handler(unary)
@@ -199,20 +210,31 @@ def _parsed(kind: type[Message], octets: bytes) -> Message:
     return message
 
 
-async def _refuse(context: Context, path: str, error: Exception) -> None:
-    """The one place where an error becomes a status. Always raises (an error of gRPC's)."""
-    if isinstance(error, ControlPlaneError):
-        status, text = error.status, str(error)
-        log.info("call refused", extra=fields(method=path, peer=context.peer(), status=status, reason=text[:1_000]))
-    else:
-        status, text = "INTERNAL", "internal error; the control plane's log has the details"
-        log.error("unexpected error in a call", extra=fields(method=path, peer=context.peer()), exc_info=error)
-    try:
-        await context.abort(grpc.StatusCode[status], short(text))
-    except grpc.aio.InternalError:
-        # The caller has gone, or does not read and a message to it is stuck: nobody is there to be told.
-        log.info("refusal not delivered", extra=fields(method=path, peer=context.peer()))
-        raise
+class _Refuser:
+    """The one place where an error becomes a status."""
+
+    def __init__(self, refused: Refused, now: Callable[[], float]) -> None:
+        self._refused = refused
+        self._now = now
+
+    async def __call__(self, context: Context, path: str, caller: Caller | None, error: Exception) -> None:
+        """Always raises (an error of gRPC's). `caller`: None if who calls is what could not be established."""
+        if isinstance(error, ControlPlaneError):
+            status, text = error.status, str(error)
+            told = fields(method=path, peer=context.peer(), status=status, reason=text[:1_000])
+            log.info("call refused", extra=told)
+        else:
+            status, text = "INTERNAL", "internal error; the control plane's log has the details"
+            log.error("unexpected error in a call", extra=fields(method=path, peer=context.peer()), exc_info=error)
+        if status not in _NOT_REFUSED:
+            name, peer = ("", callers.ip_of(context.peer())) if caller is None else (caller.name, caller.peer)
+            self._refused(path, name, peer, status, text, self._now())
+        try:
+            await context.abort(grpc.StatusCode[status], short(text))
+        except grpc.aio.InternalError:
+            # The caller has gone, or does not read and a message to it is stuck: nobody is there to be told.
+            log.info("refusal not delivered", extra=fields(method=path, peer=context.peer()))
+            raise
 
 
 def short(text: str, octets_max: int = DETAILS_OCTETS_MAX) -> str:
@@ -235,8 +257,9 @@ def short(text: str, octets_max: int = DETAILS_OCTETS_MAX) -> str:
 class _StockGuard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
     """Puts the table before the health and reflection services, which know nothing of it."""
 
-    def __init__(self, caller_of: CallerOf) -> None:
+    def __init__(self, caller_of: CallerOf, refuse: _Refuser) -> None:
         self._caller_of = caller_of
+        self._refuse = refuse
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         handler = await continuation(details)
@@ -248,12 +271,14 @@ class _StockGuard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not 
 
     def _guarded(self, behaviour: Callable[[Any, Context], Any], path: str) -> Callable[[Any, Context], Any]:
         async def check(context: Context) -> None:
+            caller = None
             try:
-                authorize(self._caller_of(context), path)
+                caller = self._caller_of(context)
+                authorize(caller, path)
                 return
             except Exception as error:
                 refusal = error
-            await _refuse(context, path, refusal)
+            await self._refuse(context, path, caller, refusal)
 
         if inspect.isasyncgenfunction(behaviour):
 

@@ -49,6 +49,16 @@ def what_changes(held: ResourceRecord | None, record: ResourceRecord) -> str:
     return "unchanged" if (held.yaml, held.source) == (record.yaml, record.source) else "updated"
 
 
+class Journal(Protocol):
+    """What must be durable before a transaction is."""
+
+    def flush(self) -> None:
+        """Called inside the outermost transaction, right before it commits. If it raises, nothing is committed."""
+
+    def settled(self, *, committed: bool) -> None:
+        """Called after every outermost transaction, whatever became of it. Never raises."""
+
+
 class Store(Protocol):
     """See the module's docstring for the rules."""
 
@@ -68,6 +78,9 @@ class Store(Protocol):
 
     def transaction(self) -> AbstractContextManager[None]:
         """All or nothing; may be nested, the outermost decides."""
+
+    def attach(self, journal: Journal) -> None:
+        """From now on no transaction commits before that one's `flush` returned."""
 
     def close(self) -> None:
         """Idempotent."""

@@ -42,7 +42,7 @@ from control_plane.model import (
     WorkloadSpec,
 )
 from control_plane.store import rows, sqlite_file
-from control_plane.store.base import HISTORY_VERSIONS_MAX, what_changes
+from control_plane.store.base import HISTORY_VERSIONS_MAX, Journal, what_changes
 from control_plane.store.rows import ENDPOINT_COLUMNS, SPEC_COLUMNS, TOKEN_COLUMNS, WORKLOAD_COLUMNS
 from control_plane.store.sqlite_history import ResourceTables
 from control_plane.store.sqlite_identity import IdentityTables
@@ -66,6 +66,7 @@ class SqliteStore:
         self._path = path
         self._token_bytes = token_bytes
         self._depth = 0
+        self._journal: Journal | None = None
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._path.name} epoch={self.epoch} revision={self.revision}>"
@@ -114,17 +115,26 @@ class SqliteStore:
             finally:
                 self._depth -= 1
             return
+        committed = False
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             self._depth = 1
             yield
+            if self._journal is not None:
+                self._journal.flush()
             self._connection.execute("COMMIT")
+            committed = True
         except sqlite3.OperationalError as error:  # a full or broken disk (security.md J03, R25)
             raise Unavailable(f"the store cannot be written now ({error}); nothing was changed, try again") from error
         finally:
             self._depth = 0
             if self._connection.in_transaction:  # SQLite has rolled back by itself after some errors
                 self._connection.execute("ROLLBACK")
+            if self._journal is not None:
+                self._journal.settled(committed=committed)
+
+    def attach(self, journal: Journal) -> None:
+        self._journal = journal
 
     def _one(self, sql: str, *values: object) -> tuple[int, ...]:
         row: tuple[int, ...] = self._connection.execute(sql, values).fetchone()

@@ -149,7 +149,8 @@ async def test_j07_a_ca_and_a_store_of_two_meshes_do_not_start(tmp_path: Path) -
     (tmp_path / "b").mkdir()
     await once(tmp_path / "a")
     await once(tmp_path / "b")
-    shutil.copy(tmp_path / "a" / "cp" / "hauberk.db", tmp_path / "b" / "cp" / "hauberk.db")
+    for name in ("hauberk.db", "audit.jsonl"):
+        shutil.copy(tmp_path / "a" / "cp" / name, tmp_path / "b" / "cp" / name)
     assert "two meshes" in await refused(tmp_path / "b")
 
 
