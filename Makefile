@@ -125,7 +125,7 @@ lock: $(DEV)  ## compile requirements.lock and requirements-dev.lock from pyproj
 	  $(UPGRADE) --output-file=benchmarks/requirements.lock benchmarks/requirements.in
 
 protos: $(DEV)  ## generate the Python code beside the .proto files
-	@$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. protos/hauberk/v1/*.proto
+	@$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. protos/hauberk/v1/*.proto protos/spiffe/*.proto
 
 clean:  ## remove the venvs, installed tools, caches and build products
 	rm -rf $(VENV) $(BENCH_VENV) .venv-bench-python .venv-fuzz .tools build dist *.egg-info .coverage .coverage.* htmlcov \

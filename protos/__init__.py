@@ -4,6 +4,7 @@ hauberk/v1/identity.proto   joining the mesh with a token, renewing a certificat
 hauberk/v1/discovery.proto  the snapshot a sidecar lives by; ACK, NACK, advertise      (sidecar <-> control plane)
 hauberk/v1/config.proto     apply, get, list, delete, explain                          (operator -> control plane)
 hauberk/v1/admin.proto      join tokens, status                                        (operator -> control plane)
+spiffe/workload.proto       the SPIFFE Workload API; not ours to change               (workload -> sidecar)
 
 `*_pb2.py` and `*_pb2.pyi` are generated beside their source by `make protos` and committed, so that an installation
 needs no compiler. `tests/test_project.py` generates them anew and fails if they are not the same.
