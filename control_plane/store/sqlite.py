@@ -17,15 +17,15 @@ How it keeps the rules of `base`:
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from certs.spiffe_id import SpiffeId
-from control_plane.errors import StoreError, Unavailable
+from control_plane.errors import StoreError
 from control_plane.model import (
     Authority,
     Change,
@@ -46,6 +46,7 @@ from control_plane.store.base import HISTORY_VERSIONS_MAX, Journal, what_changes
 from control_plane.store.rows import ENDPOINT_COLUMNS, SPEC_COLUMNS, TOKEN_COLUMNS, WORKLOAD_COLUMNS
 from control_plane.store.sqlite_history import ResourceTables
 from control_plane.store.sqlite_identity import IdentityTables
+from control_plane.store.sqlite_transaction import Transactions
 
 
 class SqliteStore:
@@ -65,8 +66,7 @@ class SqliteStore:
         self._lock_fd = lock_fd
         self._path = path
         self._token_bytes = token_bytes
-        self._depth = 0
-        self._journal: Journal | None = None
+        self._transactions = Transactions(connection)
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._path.name} epoch={self.epoch} revision={self.revision}>"
@@ -106,35 +106,11 @@ class SqliteStore:
         os.close(self._lock_fd)
         self._lock_fd = -1
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        if self._depth:
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-            return
-        committed = False
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._depth = 1
-            yield
-            if self._journal is not None:
-                self._journal.flush()
-            self._connection.execute("COMMIT")
-            committed = True
-        except sqlite3.OperationalError as error:  # a full or broken disk (security.md J03, R25)
-            raise Unavailable(f"the store cannot be written now ({error}); nothing was changed, try again") from error
-        finally:
-            self._depth = 0
-            if self._connection.in_transaction:  # SQLite has rolled back by itself after some errors
-                self._connection.execute("ROLLBACK")
-            if self._journal is not None:
-                self._journal.settled(committed=committed)
+    def transaction(self) -> AbstractContextManager[None]:
+        return self._transactions.begin()
 
     def attach(self, journal: Journal) -> None:
-        self._journal = journal
+        self._transactions.journal = journal
 
     def _one(self, sql: str, *values: object) -> tuple[int, ...]:
         row: tuple[int, ...] = self._connection.execute(sql, values).fetchone()

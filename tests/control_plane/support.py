@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import functools
+import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from certs.csr import make_csr
 from certs.spiffe_id import SpiffeId, TrustDomain
 from certs.svid import X509Svid, new_private_key
 from control_plane.api.server import Addresses
-from control_plane.app import serve
+from control_plane.app import AUDIT_NAME, STORE_NAME, serve
+from control_plane.audit import AuditLog
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.config import ControlPlaneConfig, Limits, ListenAddress
 from control_plane.model import EndpointRecord, JoinTokenRecord, ResourceKey, ResourceRecord, WorkloadSpec
+from control_plane.store.sqlite import SqliteStore
 from protos.hauberk.v1 import admin_pb2, config_pb2, discovery_pb2, identity_pb2
 from sidecar.rules.decode import SNAPSHOT_OCTETS_MAX
 from sidecar.rules.snapshot import Protocol
@@ -187,6 +190,12 @@ def join_request(token: str, csr_der: bytes) -> identity_pb2.JoinRequest:
     )
 
 
+def audited(data_dir: Path) -> list[dict[str, Any]]:
+    """What is in the audit file, without what it says of itself."""
+    lines = [json.loads(line) for line in (data_dir / "audit.jsonl").read_text().splitlines()]
+    return [one for one in lines if not one["event"].startswith("audit.")]
+
+
 class Mesh:
     """A control plane that runs, and ways in."""
 
@@ -220,7 +229,7 @@ class Mesh:
 
     def certificate_authority(self, now: float) -> CertificateAuthority:
         """The mesh's own CA, to make certificates that no API would give."""
-        return CertificateAuthority.open(self.config.data_dir, TD, now=now)
+        return ca_of_copy(self.config.data_dir, now)
 
     @contextlib.asynccontextmanager
     async def _through(self, address: ListenAddress, svid: X509Svid | None) -> AsyncIterator[Rpc]:
@@ -241,7 +250,7 @@ def svid_of(response: identity_pb2.SvidResponse, key: ec.EllipticCurvePrivateKey
 
 
 def client_context(data_dir: Path, svid: X509Svid | None, directory: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(data_dir / "ca" / "root.crt"))
+    context = ssl.create_default_context(cadata=ca_of_copy(data_dir, time.time()).bundle.pem().decode())
     context.check_hostname = False
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["h2"])
@@ -288,6 +297,35 @@ async def tls_pipe(address: ListenAddress, context: ssl.SSLContext) -> AsyncIter
         for task in list(connections):
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+
+
+def open_ca(data_dir: Path, now: float = NOW, **changes: Any) -> CertificateAuthority:
+    """The CA in a data directory, made there at first; its store and audit file are closed again, so it can issue and
+    be looked at, not changed."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ca_and_store(data_dir, now, **changes) as (authority, _):
+        return authority
+
+
+@contextlib.contextmanager
+def ca_and_store(
+    data_dir: Path, now: float = NOW, trust_domain: TrustDomain = TD, **changes: Any
+) -> Iterator[tuple[CertificateAuthority, SqliteStore]]:
+    """The CA in a data directory with its store open, so that it can be changed."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(contextlib.closing(SqliteStore.open(data_dir / STORE_NAME)))
+        audit = stack.enter_context(contextlib.closing(AuditLog.open(data_dir / AUDIT_NAME, store, now=now)))
+        yield CertificateAuthority.open(data_dir, trust_domain, store=store, audit=audit, now=now, **changes), store
+
+
+def ca_of_copy(data_dir: Path, now: float) -> CertificateAuthority:
+    """The CA of a control plane that is running: of a copy of its store, since it has a lock on its own."""
+    with tempfile.TemporaryDirectory() as copy:
+        for path in data_dir.iterdir():
+            if path.is_file() and not path.name.endswith(".lock"):
+                shutil.copy2(path, copy)
+        return open_ca(Path(copy), now)
 
 
 def config_in(directory: Path, **changes: Any) -> ControlPlaneConfig:

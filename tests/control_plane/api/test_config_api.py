@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from tests.control_plane.support import (
     Rpc,
     advertise,
     asyncio_test,
+    audited,
     mesh_yaml,
     policy_yaml,
     refusal,
@@ -63,8 +63,7 @@ async def test_what_is_applied_is_there_as_it_was_written(tmp_path: Path) -> Non
     assert (resource.yaml.strip(), resource.source) == (policy_yaml().strip(), "file0.yaml:8")
     assert (resource.version, resource.applied_by) == (response.version, "local operator")
     assert resource.applied_at > 0
-    events = [json.loads(line) for line in (tmp_path / "cp" / "audit.jsonl").read_text().splitlines()]
-    assert [(one["event"], one["by"]) for one in events] == [("resources.applied", "local operator")]
+    assert [(one["event"], one["by"]) for one in audited(tmp_path / "cp")] == [("resources.applied", "local operator")]
 
 
 @asyncio_test

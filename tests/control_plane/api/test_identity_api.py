@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import os
 import ssl
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.control_plane.support import (
     Mesh,
     Rpc,
     asyncio_test,
+    audited,
     join_request,
     mesh_yaml,
     refusal,
@@ -249,7 +249,7 @@ async def test_j10_every_certificate_handed_out_is_on_record(tmp_path: Path) -> 
     assert [store.workload_of_certificate(first.spiffe_id, one.serial) for one in (first, second)] == [workload] * 2
     store.close()
     audit = (tmp_path / "cp" / "audit.jsonl").read_text()
-    events = [json.loads(line) for line in audit.splitlines()]
+    events = audited(tmp_path / "cp")
     assert [one["event"] for one in events] == ["token.created", "identity.joined", "identity.renewed"]
     assert [one.get("serial") for one in events] == [None, f"{first.serial:x}", f"{second.serial:x}"]
     assert token.split(".")[2] not in audit
