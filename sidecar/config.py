@@ -161,6 +161,12 @@ class Config:
     """Directory, ours alone, for what outlives the process: the node key. Empty: a restart needs a new join token."""
     cache: bool = False
     """Also keep certificate and policy there, to start from while the control plane is away (row R02)."""
+    workload_api: str = ""
+    """Path of the unix socket on which workloads are told who they are (SPIFFE Workload API). Empty: off."""
+    workload_api_mode: str = "0600"
+    """Of that socket: 0600 for our own user, 0660 for our group too."""
+    svid_dir: str = ""
+    """Directory, ours, where the certificate, its key and the bundle are kept as files. Empty: nowhere."""
     mesh_listen: Address = Address("0.0.0.0", 15008)
     advertise: Address | None = None
     """What other sidecars are told; None: `mesh_listen`'s address as bound."""

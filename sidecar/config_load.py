@@ -29,15 +29,21 @@ OUTBOUND_PORTS_MAX = 256
 NETWORKS_MAX = 64
 
 FIELDS = (
-    "service", "namespace", "trust_domain", "control_plane", "join_token_file", "state_dir", "cache", "mesh_listen",
-    "advertise", "inbound", "outbound", "admin", "health", "http2_engine", "access_log", "timeouts", "limits",
-    "tracing", "jwks",
+    "service", "namespace", "trust_domain", "control_plane", "join_token_file", "state_dir", "cache", "workload_api",
+    "workload_api_mode", "svid_dir", "mesh_listen", "advertise", "inbound", "outbound", "admin", "health",
+    "http2_engine", "access_log", "timeouts", "limits", "tracing", "jwks",
 )  # fmt: skip
 
 # Words that may be written; a text beside one says why it cannot be had yet.
 PROTOCOLS = {"http1": "", "http2": "", "tcp": "tcp is not yet available in this version"}
 ENGINES = {"relay": "", "reference": ""}
 YES_OR_NO = {"true": "", "false": ""}
+SOCKET_MODES = {
+    "0600": "",
+    "0660": "",
+    "0666": "every user of this machine could speak with this service's identity",
+    "0777": "every user of this machine could speak with this service's identity",
+}
 ACCESS_LOGS = {"all": "", "denied": "", "off": ""}
 
 # Least and most of each number.
@@ -130,6 +136,9 @@ def _config(root: Value, base: Config, *, required: tuple[str, ...]) -> Config:
         "join_token_file": _token_file,
         "state_dir": _path,
         "cache": lambda value: value.choice(YES_OR_NO) == "true",
+        "workload_api": _socket,
+        "workload_api_mode": lambda value: value.choice(SOCKET_MODES),
+        "svid_dir": _path,
         "mesh_listen": Value.listener,
         "advertise": lambda value: None if value.is_off() else value.remote(allow_name=False),
         "inbound": _inbound,
@@ -167,6 +176,16 @@ def _path(value: Value) -> str:
     path = value.text()
     if "\0" in path or len(path) > 4_096:
         value.refuse("is not a path")
+    return path
+
+
+def _socket(value: Value) -> str:
+    path = "" if value.is_off() else value.text().removeprefix("unix:")
+    # sun_path has 108 octets with its end (unix(7)); what apps are told (SPIFFE_ENDPOINT_SOCKET) must be absolute.
+    if path and not path.startswith("/") or len(path.encode()) > 107 or "\0" in path:
+        value.refuse(
+            "is not a socket's path", "an absolute path of at most 107 octets, such as /run/hauberk/agent.sock"
+        )
     return path
 
 
@@ -281,6 +300,8 @@ def _listeners(config: Config) -> Iterable[tuple[str, Address]]:
     yield "admin", config.admin
     if config.health:
         yield "health", config.health
+    if config.workload_api:
+        yield "workload_api", Address(path=config.workload_api)
 
 
 def _collide(one: Address, other: Address) -> bool:

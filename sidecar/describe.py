@@ -24,6 +24,9 @@ def describe(config: Config) -> dict[str, object]:
         "join_token_file": config.join_token_file,
         "state_dir": config.state_dir,
         "cache": config.cache,
+        "workload_api": config.workload_api,
+        "workload_api_mode": config.workload_api_mode,
+        "svid_dir": config.svid_dir,
         "mesh_listen": str(config.mesh_listen),
         "advertise": str(config.advertise) if config.advertise else None,
         "inbound": [
