@@ -35,7 +35,9 @@ from control_plane.api.server import Addresses, GrpcServer
 from control_plane.audit import AuditLog
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaError
-from control_plane.ca.keystore import CA_NAME
+from control_plane.ca.kek import KEK_NAME
+from control_plane.ca.opening import refuse_lost_store
+from control_plane.ca.slots import Readiness
 from control_plane.config import ControlPlaneConfig, Limits, check
 from control_plane.decisions import DecisionLog
 from control_plane.errors import ControlPlaneError, StartError, StoreError
@@ -128,6 +130,8 @@ class State:
     loader: WorldLoader
     registry: Registry
     hub: Hub
+    readiness: Callable[[float], Readiness] = lambda now: Readiness()
+    """Who has acknowledged which authority."""
     join_port: int = 0
     """As bound; join tokens carry it."""
     forget_at: float = 0.0
@@ -139,19 +143,20 @@ def open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Cal
     trust_domain = TrustDomain.parse(config.trust_domain)
     prepare_data_dir(config.data_dir)
     kept = config.limits.history_versions_max
+    _refuse_lost_store(config)
     opened = SqliteStore.open(config.data_dir / STORE_NAME, history_versions_max=kept)
     store = stack.enter_context(contextlib.closing(opened))
     audit = stack.enter_context(contextlib.closing(AuditLog.open(config.data_dir / AUDIT_NAME, store, now=now())))
     store.record_fact("trust domain", trust_domain.name)
     try:
-        authority = _authority(config, trust_domain, store, now())
+        authority = _authority(config, trust_domain, store, audit, now())
         certificate = OwnCertificate(authority, store, trust_domain, now())
     except CaError as error:
         raise StartError(str(error)) from error
     loader = WorldLoader(
         store,
         trust_domain,
-        lambda: Trust(anchors_der=authority.bundle.anchors_der),
+        lambda: Trust(anchors_der=authority.bundle.anchors_der, jwt_keys=authority.jwt_keys()),
         certificate_lifetime_s=config.certificate_lifetime_s,
     )
     _check_stored(loader)
@@ -305,22 +310,28 @@ def prepare_data_dir(path: Path) -> None:
         raise StartError(f"{path}: others may enter it (mode {held.st_mode & 0o777:04o}); run: chmod 700 {path}")
 
 
-def _authority(config: ControlPlaneConfig, trust_domain: TrustDomain, store: Store, now: float) -> CertificateAuthority:
-    """The CA this store knows. A store whose CA is gone is refused: a new root would cut every workload off (J04)."""
-    known = store.fact("trust anchor")
-    if known is not None and not (config.data_dir / CA_NAME).exists():
-        raise StartError(
-            f"{config.data_dir / CA_NAME}: is missing, but the store knows a CA (anchor {known[:16]}...); restore it"
-            " from the backup, together with its key file. Nothing was changed"
-        )
-    authority = CertificateAuthority.open(config.data_dir, trust_domain, now=now, kek_file=config.kek_file)
-    if known not in (None, authority.pin.hex()):
-        raise StartError(
-            f"{config.data_dir}: the CA's anchor is {authority.pin.hex()[:16]}..., but the store knows"
-            f" {str(known)[:16]}...; they are of two meshes: restore both from the same backup"
-        )
-    store.record_fact("trust anchor", authority.pin.hex())
-    return authority
+def _authority(
+    config: ControlPlaneConfig, trust_domain: TrustDomain, store: Store, audit: AuditLog, now: float
+) -> CertificateAuthority:
+    """The CA in this store. A store whose CA is gone is refused: a new root would cut every workload off (J04)."""
+    return CertificateAuthority.open(
+        config.data_dir,
+        trust_domain,
+        store=store,
+        audit=audit,
+        now=now,
+        kek_file=config.kek_file,
+        policy=config.ca.policy(config.certificate_lifetime_s),
+        sign_command=config.ca.sign_command,
+    )
+
+
+def _refuse_lost_store(config: ControlPlaneConfig) -> None:
+    kek_path = config.kek_file or config.data_dir / KEK_NAME
+    try:
+        refuse_lost_store(config.data_dir / STORE_NAME, [kek_path, config.data_dir / AUDIT_NAME])
+    except CaError as error:
+        raise StartError(str(error)) from error
 
 
 def _check_stored(loader: WorldLoader) -> None:
@@ -345,6 +356,8 @@ async def _tick(state: State, now: Callable[[], float]) -> None:
 def housekeep(state: State, now: float) -> None:
     """All that is due at `now`, Unix seconds. Called every TICK_S."""
     if state.registry.sweep(now):
+        state.hub.notify()
+    if state.authority.tick(now, state.readiness(now)):
         state.hub.notify()
     state.certificate.renew(now)
     state.audit.tick(now)

@@ -16,6 +16,7 @@ import yaml
 
 from certs.errors import CertsError
 from certs.spiffe_id import TrustDomain
+from control_plane.config_ca import CaConfig
 from control_plane.errors import ConfigError
 
 CERTIFICATE_LIFETIME_S_MIN = 2
@@ -98,6 +99,7 @@ class ControlPlaneConfig:
     restart_grace_s: float = 30.0
     """How long stored endpoints stay after a start until their sidecars must be back."""
     push_debounce_s: float = 0.02
+    ca: CaConfig = field(default_factory=CaConfig)
     limits: Limits = field(default_factory=Limits)
     source: str = "<defaults>"
     """Where it was read from, for messages."""
@@ -142,6 +144,8 @@ def check(config: ControlPlaneConfig) -> ControlPlaneConfig:
     low, high = CERTIFICATE_LIFETIME_S_MIN, CERTIFICATE_LIFETIME_S_MAX
     if not low <= config.certificate_lifetime_s <= high:
         raise ConfigError(f"{config.source}: certificate_lifetime_s: must be from {low} to {high}")
+    if fault := config.ca.fault():
+        raise ConfigError(f"{config.source}: ca.{fault}")
     if config.listen.port != 0 and config.listen == config.join_listen:
         raise ConfigError(f"{config.source}: join_listen: must differ from listen; give it a port of its own")
     if len(str(config.operator_socket_path).encode()) > _SOCKET_PATH_OCTETS_MAX:
@@ -241,6 +245,20 @@ def _limits(node: yaml.Node, source: str, name: str) -> Limits:
     return Limits(**_section(node, source, f"{name}.", readers))  # type: ignore[arg-type]  # readers give each its type
 
 
+def _argv(node: yaml.Node, source: str, name: str) -> tuple[str, ...]:
+    if not isinstance(node, yaml.SequenceNode) or not node.value:
+        raise ConfigError(f"{_where(source, node, name)}: must be a list: a program and its arguments")
+    return tuple(_text(one, source, f"{name}[{index}]") for index, one in enumerate(node.value))
+
+
+def _ca(node: yaml.Node, source: str, name: str) -> CaConfig:
+    readers: dict[str, _Reader] = {
+        one.name: _number if isinstance(one.default, float) else _text for one in fields(CaConfig)
+    }
+    values = _section(node, source, f"{name}.", readers | {"sign_command": _argv})
+    return CaConfig(**values)  # type: ignore[arg-type]  # readers give each its type
+
+
 _CONFIG_FIELDS: Mapping[str, _Reader] = {
     "data_dir": _path,
     "trust_domain": _text,
@@ -252,5 +270,6 @@ _CONFIG_FIELDS: Mapping[str, _Reader] = {
     "endpoint_lost_s": _number,
     "restart_grace_s": _number,
     "push_debounce_s": _number,
+    "ca": _ca,
     "limits": _limits,
 }

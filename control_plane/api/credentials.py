@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from certs.bundle import TrustBundle
 from certs.spiffe_id import SpiffeId, TrustDomain
 from certs.svid import X509Svid, new_private_key
+from certs.verify import CHAIN_BYTES_MAX
 from control_plane.ca.authority import CertificateAuthority
-from control_plane.ca.errors import CaError
+from control_plane.ca.errors import CaError, CaExpired
+from control_plane.ca.root import make_root
+from control_plane.ca.signer import IssuedSvid
+from control_plane.errors import ControlPlaneError
 from control_plane.logs import fields
 from control_plane.model import IssuedRecord
 from control_plane.store.base import Store
@@ -25,36 +35,59 @@ class ServerCertificate:
 
     key_pem: bytes = field(repr=False)
     chain_pem: bytes = field(repr=False)
-    """Leaf first, the trust anchor last: a sidecar that joins knows nothing but the anchor's pin and looks for it
+    """Leaf first, the trust anchors last: a sidecar that joins knows nothing but an anchor's pin and looks for it
     here."""
     roots_pem: bytes = field(repr=False)
 
 
 class OwnCertificate:
-    """The certificate in use. `current` is replaced whole, so that TLS threads may read it at any time."""
+    """The certificate in use. `current` is replaced whole, so that TLS threads may read it at any time.
+
+    While nobody can sign (everything has expired, the offline root has not answered yet) it is one that nobody trusts:
+    the ports are there, the operator's socket works, and the mesh can be brought back."""
 
     def __init__(self, authority: CertificateAuthority, store: Store, trust_domain: TrustDomain, now: float) -> None:
-        """Raises CaError."""
+        """Raises CaError, but for CaExpired."""
         self._authority = authority
         self._store = store
         self._trust_domain = trust_domain
+        self._issued: IssuedSvid | None = None
+        self._key = new_private_key()
+        self._bundle = authority.bundle
         self.renew_at = now
-        self.current = self._issue(now)
-
-    def renew(self, now: float) -> None:
-        """Renews if it is time. A failed renewal keeps the valid certificate and is tried again soon."""
-        if now < self.renew_at:
-            return
         try:
             self.current = self._issue(now)
-        except CaError:
+        except CaExpired:
+            log.exception("own certificate not issued: see `hauberk ca status` on the operator's socket")
+            self.renew_at = now + RETRY_S
+            self.current = _nobodys(trust_domain, self._bundle, now)
+
+    def renew(self, now: float) -> None:
+        """Renews if it is time, or if others sign now. A failed renewal keeps the certificate and is tried again soon;
+        the anchors shown with it are always those of now."""
+        try:
+            if now >= self.renew_at or self._is_outdated():
+                self.current = self._issue(now)
+        except (CaError, ControlPlaneError):
             self.renew_at = now + RETRY_S
             log.exception("own certificate not renewed")
+        if self._bundle != self._authority.bundle:
+            self._bundle = self._authority.bundle
+            self.current = replace(self.current, roots_pem=self._bundle.pem())
+            if self._issued is not None:
+                self.current = self._shown(self._issued)
+
+    def _is_outdated(self) -> bool:
+        """Is it signed by somebody who does not sign any more? (Tainted, revoked, replaced.)"""
+        if self._issued is None:
+            return self._authority.issuer_id != ""
+        return self._authority.issuer_id not in ("", self._issued.issuer_id)
 
     def _issue(self, now: float) -> ServerCertificate:
         identity = SpiffeId.for_control_plane(self._trust_domain)
         key = new_private_key()
         issued = self._authority.issue_for_key(identity, key.public_key(), LIFETIME_S, now)
+        X509Svid.of(issued.chain_der, key, self._trust_domain, now)
         self._store.record_issued(
             IssuedRecord(
                 serial=issued.serial,
@@ -63,12 +96,32 @@ class OwnCertificate:
                 not_before=issued.not_before,
                 not_after=issued.not_after,
                 issued_at=now,
+                issuer_id=issued.issuer_id,
+                root_id=issued.root_id,
             )
         )
-        chain_der = (*issued.chain_der, self._authority.anchor_der)
-        svid = X509Svid.of(chain_der, key, self._trust_domain, now)
+        self._issued, self._key, self._bundle = issued, key, self._authority.bundle
         self.renew_at = now + (issued.not_after - now) / 2
         log.info("own certificate issued", extra=fields(serial=f"{issued.serial:x}", not_after=issued.not_after))
-        return ServerCertificate(
-            key_pem=svid.key_pem(), chain_pem=svid.chain_pem(), roots_pem=self._authority.bundle.pem()
-        )
+        return self._shown(issued)
+
+    def _shown(self, issued: IssuedSvid) -> ServerCertificate:
+        """Leaf, intermediate, and every anchor that fits: who joins looks for the one it has the pin of."""
+        chain_der, size = list(issued.chain_der), sum(map(len, issued.chain_der))
+        for der in self._bundle.anchors_der:
+            size += len(der)
+            if size > CHAIN_BYTES_MAX:
+                break
+            chain_der.append(der)
+        chain_pem = b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in chain_der)
+        return ServerCertificate(key_pem=_pem(self._key), chain_pem=chain_pem, roots_pem=self._bundle.pem())
+
+
+def _nobodys(trust_domain: TrustDomain, bundle: TrustBundle, now: float) -> ServerCertificate:
+    made = make_root(trust_domain, lifetime_s=LIFETIME_S, now=now, token_bytes=os.urandom)
+    chain_pem = made.certificate.public_bytes(Encoding.PEM)
+    return ServerCertificate(key_pem=_pem(made.private_key), chain_pem=chain_pem, roots_pem=bundle.pem())
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -25,7 +25,17 @@ class CaStateError(CaError):
 
 
 class CaExpired(CaError):
-    """The root has no validity left to give."""
+    """Nobody is left who could sign: the root or the intermediate has expired, or is not there yet."""
+
+
+class CaRefused(CaError):
+    """An operator's step that is not taken. The text says why and what to do instead."""
+
+    def __init__(self, message: str, *, breaks: tuple[str, ...] = (), can_force: bool = False) -> None:
+        super().__init__(message)
+        self.breaks = breaks
+        """Who would lose by it, for people."""
+        self.can_force = can_force
 
 
 class IdentityMismatch(CaError):

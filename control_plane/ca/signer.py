@@ -11,12 +11,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.bundle import TrustBundle
 from certs.der import PublicKey, weakness_of
-from certs.errors import InvalidCsr, InvalidSvid
-from certs.spiffe_id import SpiffeId
+from certs.errors import InvalidBundle, InvalidCsr, InvalidSvid
+from certs.spiffe_id import SpiffeId, TrustDomain
+from certs.svid import new_private_key
 from certs.verify import verify_chain
-from control_plane.ca.errors import IdentityMismatch, UnfitToIssue
-from control_plane.ca.root import Root
-from control_plane.ca.template import Validity, leaf_builder, leaf_validity, new_serial
+from control_plane.ca.errors import CaError, IdentityMismatch, UnfitToIssue
+from control_plane.ca.hierarchy import Issuer
+from control_plane.ca.template import LIFETIME_MAX_S, Validity, leaf_builder, leaf_validity, new_serial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +30,49 @@ class IssuedSvid:
     """Unix seconds, whole; valid while `not_before <= now < not_after`."""
     serial: int
     is_cut: bool
-    """It lives shorter than asked because the root expires first: somebody must be told (row G08)."""
+    """It lives shorter than asked because its issuer expires first: somebody must be told (row G08)."""
+    issuer_id: str = ""
+    """The authority that signed it."""
+    root_id: str = ""
+    """The root that one stands under."""
 
 
 class Signer:
-    """Holds the root's private key. Whoever has a Signer can be anybody: hand it to nobody but the facade."""
+    """Holds an issuer's private key. Whoever has a Signer can be anybody: hand it to nobody but the facade."""
 
-    def __init__(self, root: Root, bundle: TrustBundle, *, token_bytes: Callable[[int], bytes]) -> None:
-        self._root = root
-        self._bundle = bundle
+    def __init__(
+        self,
+        issuer: Issuer,
+        trust_domain: TrustDomain,
+        *,
+        token_bytes: Callable[[int], bytes],
+        lifetime_max_s: float = LIFETIME_MAX_S,
+    ) -> None:
+        """Raises CaError: its anchor is none of that trust domain."""
+        self._issuer = issuer
+        self._not_after = issuer.not_after
+        self._ids = issuer.issuer_id, issuer.root_id
+        self._chain_der = issuer.chain_der
+        try:
+            self._bundle = TrustBundle.of(trust_domain, [issuer.anchor_der])
+        except InvalidBundle as failure:
+            raise CaError(str(failure), row=failure.row) from failure
         self._token_bytes = token_bytes
+        self._lifetime_max_s = lifetime_max_s
+
+    @property
+    def not_after(self) -> float:
+        """Unix seconds; nothing that is signed lives longer."""
+        return self._not_after
+
+    @property
+    def issuer_id(self) -> str:
+        return self._ids[0]
+
+    def probe(self, now: float) -> None:
+        """Does what it signs verify? Signs a leaf nobody gets. Raises CaError."""
+        identity = SpiffeId.for_control_plane(self._bundle.trust_domain)
+        self.issue(identity, new_private_key().public_key(), 60.0, now)
 
     def issue(self, identity: SpiffeId, public_key: PublicKey, lifetime_s: float, now: float) -> IssuedSvid:
         """An SVID for `identity`, whom the caller of this method has authenticated. `now` in Unix seconds.
@@ -50,17 +84,22 @@ class Signer:
             )
         if weakness := weakness_of(public_key):
             raise InvalidCsr(weakness, row="G05")
-        validity = leaf_validity(now=now, lifetime_s=lifetime_s, issuer_not_after=self._root.not_after)
+        validity = leaf_validity(
+            now=now, lifetime_s=lifetime_s, issuer_not_after=self._not_after, lifetime_max_s=self._lifetime_max_s
+        )
         serial = new_serial(self._token_bytes)
-        builder = leaf_builder(identity, public_key, validity=validity, serial=serial, issuer=self._root.certificate)
-        leaf = builder.sign(self._root.private_key, SHA256()).public_bytes(Encoding.DER)
+        issuer = self._issuer
+        builder = leaf_builder(identity, public_key, validity=validity, serial=serial, issuer=issuer.certificate)
+        leaf = builder.sign(issuer.private_key, SHA256()).public_bytes(Encoding.DER)
         issued = IssuedSvid(
             spiffe_id=identity,
-            chain_der=(leaf,),
+            chain_der=(leaf, *self._chain_der),
             not_before=float(validity.not_before),
             not_after=float(validity.not_after),
             serial=serial,
             is_cut=validity.is_cut,
+            issuer_id=self._ids[0],
+            root_id=self._ids[1],
         )
         self._check_issued(issued, public_key, validity, now)
         return issued

@@ -7,8 +7,11 @@ import base64
 import contextlib
 import functools
 import json
+import shutil
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar

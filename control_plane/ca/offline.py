@@ -1,0 +1,144 @@
+"""An offline root: what it is sent, what comes back, and a command that carries both.
+
+The command is run directly, without a shell: the request (PKCS#10, PEM) on its standard input, the signed intermediate
+and its root (PEM, in that order) on its standard output, exit code 0. It is started by one tick and looked at by the
+later ones, so nothing waits for it; what takes too long is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs.authority_id import key_id
+from certs.bundle import TrustBundle
+from certs.errors import InvalidBundle
+from certs.spiffe_id import TrustDomain
+from control_plane.ca.errors import CaRefused
+from control_plane.model import Authority, Level
+
+PEM_CHARS_MAX = 64 * 1024
+COMMAND_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedChain:
+    """What came back."""
+
+    intermediate: x509.Certificate
+    root: x509.Certificate
+
+
+def read_chain(pem: str, trust_domain: TrustDomain, roots: Sequence[Authority]) -> SignedChain:
+    """The intermediate stands first; its root follows, unless it is known. Raises CaRefused."""
+    if len(pem) > PEM_CHARS_MAX:
+        raise CaRefused(f"the certificates are longer than {PEM_CHARS_MAX} characters")
+    try:
+        certificates = x509.load_pem_x509_certificates(pem.encode())
+    except Exception as failure:  # see certs.der: the parser's exceptions are not a closed set
+        raise CaRefused("this is no certificate in PEM; give the signed intermediate, then its root") from failure
+    if len(certificates) > 2:
+        raise CaRefused(f"{len(certificates)} certificates; give the signed intermediate, then its root")
+    known = [
+        x509.load_der_x509_certificate(one.certificate_der)
+        for one in roots
+        if one.level is Level.ROOT and one.certificate_der
+    ]
+    intermediate = certificates[0]
+    for root in (*certificates[1:], *known):
+        if _is_signed_by(intermediate, root):
+            _check_root(root, trust_domain)
+            return SignedChain(intermediate=intermediate, root=root)
+    if len(certificates) == 2:
+        raise CaRefused("the first certificate is not signed by the second; give the intermediate, then its root")
+    raise CaRefused("the certificate is not signed by a root that is known; add its root behind it")
+
+
+def _is_signed_by(one: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        one.verify_directly_issued_by(issuer)
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        return False
+    return True
+
+
+def _check_root(root: x509.Certificate, trust_domain: TrustDomain) -> None:
+    try:
+        TrustBundle.of(trust_domain, [root.public_bytes(Encoding.DER)])
+    except InvalidBundle as failure:
+        raise CaRefused(f"the root: {failure}") from failure
+    if not _is_signed_by(root, root):
+        raise CaRefused("the root is not signed by itself; give the anchor, not a cross-signed certificate of it")
+
+
+def names_key(certificate: x509.Certificate, authority: Authority) -> bool:
+    """Is it for the key of that authority?"""
+    key = certificate.public_key()
+    return isinstance(key, ec.EllipticCurvePublicKey) and key_id(key) == authority.authority_id
+
+
+class SignCommand:
+    """One run of the command at a time. Close it when the control plane stops."""
+
+    def __init__(self, argv: Sequence[str], monotonic: Callable[[], float]) -> None:
+        self._argv = tuple(argv)
+        self._monotonic = monotonic
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output = -1
+        self._deadline = 0.0
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    def start(self, csr_pem: str) -> None:
+        """Raises OSError: it cannot be started."""
+        assert self._process is None, "one at a time"
+        request, self._output = os.memfd_create("request"), os.memfd_create("answer")
+        try:
+            os.write(request, csr_pem.encode())
+            os.lseek(request, 0, os.SEEK_SET)
+            self._process = subprocess.Popen(
+                self._argv, stdin=request, stdout=self._output, close_fds=True, start_new_session=True
+            )
+        except OSError:
+            os.close(self._output)
+            raise
+        finally:
+            os.close(request)
+        self._deadline = self._monotonic() + COMMAND_TIMEOUT_S
+
+    def answer(self) -> str | None:
+        """What it printed; None: it has not ended. Raises CaRefused: it failed, or took too long."""
+        process = self._process
+        assert process is not None, "started before"
+        code = process.poll()
+        if code is None and self._monotonic() < self._deadline:
+            return None
+        if code is None:
+            process.kill()
+            process.wait()
+        self._process = None
+        size = os.fstat(self._output).st_size
+        printed = os.pread(self._output, PEM_CHARS_MAX + 1, 0) if size else b""
+        os.close(self._output)
+        if code is None:
+            raise CaRefused(f"sign_command {self._argv[0]} did not end within {COMMAND_TIMEOUT_S:g} s")
+        if code != 0:
+            raise CaRefused(f"sign_command {self._argv[0]} ended with {code}; its standard error says why")
+        return printed.decode("ascii", "replace")
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            os.close(self._output)

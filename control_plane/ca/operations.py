@@ -1,0 +1,300 @@
+"""Steps, done: by time (`tick`) and by operators. Each is judged first (`slots`, `refusals`), then made (`records`),
+then written (`book`); a process killed between two steps goes on from the first at its next start.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from certs.errors import CertsError
+from certs.spiffe_id import TrustDomain
+from control_plane.ca.book import Book
+from control_plane.ca.errors import CaError, CaRefused
+from control_plane.ca.hierarchy import Issuer, make_request
+from control_plane.ca.offline import SignCommand, names_key, read_chain
+from control_plane.ca.records import Maker
+from control_plane.ca.refusals import Refusal, alarms, breaks, refuse_prepare, refuse_step
+from control_plane.ca.root import Root
+from control_plane.ca.slots import (
+    CaPolicy,
+    Live,
+    Readiness,
+    Step,
+    StepKind,
+    active,
+    advance,
+    newest,
+    next_steps,
+    plan,
+)
+from control_plane.ca.vault import Vault
+from control_plane.errors import ControlPlaneError
+from control_plane.logs import fields
+from control_plane.model import Authority, Level, Phase
+
+log = logging.getLogger(__name__)
+
+OURSELVES = "control plane"
+RETRY_S = 10.0
+STEPS_MAX = 16
+"""In one tick: a rotation of every level at once takes nine."""
+_PAST = {
+    StepKind.ACTIVATE: "activated",
+    StepKind.TAINT: "tainted",
+    StepKind.REVOKE: "revoked",
+    StepKind.RETIRE: "retired",
+}
+
+
+class Operations:
+    """Changes authorities."""
+
+    def __init__(
+        self,
+        book: Book,
+        maker: Maker,
+        policy: CaPolicy,
+        trust_domain: TrustDomain,
+        vault: Vault,
+        *,
+        sign_command: Sequence[str] = (),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.policy = policy
+        self._book = book
+        self._maker = maker
+        self._trust_domain = trust_domain
+        self._vault = vault
+        self._command = SignCommand(sign_command, monotonic) if sign_command else None
+        self._retry_at = 0.0
+        self._alarms: tuple[str, ...] = ()
+        self._failure = ""
+
+    def begin(self, now: float, adopted: Root | None) -> None:
+        """At start, before anybody is served: what a new mesh needs, or the root of an older data directory, in one
+        transaction. Raises CaError, ControlPlaneError."""
+        if self._book.view.authorities:
+            return
+        jwt = replace(self._maker.jwt_key(now), phase=Phase.ACTIVE, activated_at=now)
+        if adopted is not None:
+            root = self._maker.adopted_root(adopted)
+            root = replace(root, phase=Phase.ACTIVE, activated_at=root.prepared_at)
+            self._book.write([root, jwt], "adopted", now, OURSELVES)
+            log.warning(
+                "the root of an older data directory is in the database now; its files under ca/ are not used any more"
+                " and may be removed once there is a backup",
+                extra=fields(authority=root.authority_id),
+            )
+        elif self.policy.is_root_offline:
+            self._book.write([self._maker.request(now, ""), jwt], "requested", now, OURSELVES)
+        else:
+            self._book.write([*self._new_hierarchy(now, None), jwt], "created", now, OURSELVES)
+
+    def leaf_lifetime(self, lifetime_s: float) -> None:
+        """What leaves are asked for now: who signs them must live longer."""
+        if lifetime_s > 0 and lifetime_s != self.policy.leaf_lifetime_s:
+            lifetime_s = min(lifetime_s, self.policy.leaf_lifetime_max_s)
+            self.policy = replace(self.policy, leaf_lifetime_s=lifetime_s)
+
+    # by time
+
+    def tick(self, now: float, readiness: Readiness) -> bool:
+        """See `CertificateAuthority.tick`."""
+        before = self._book.view
+        if self._retry_at - RETRY_S <= now < self._retry_at:
+            return False
+        try:
+            self._hear_command(now)
+            self._run_due(now, readiness)
+            self._book.forget(now)
+            self._failure = ""
+        except (CaError, CertsError, ControlPlaneError, OSError) as failure:
+            self._retry_at = now + RETRY_S
+            self._failure = f"the last step of the CA failed: {failure}"
+            log.exception("a step of the CA failed; it is tried again", extra=fields(retry_s=RETRY_S))
+        self._tell_alarms(now, readiness)
+        return self._book.view is not before
+
+    def next_steps(self, now: float, readiness: Readiness) -> tuple[Step, ...]:
+        return next_steps(self._book.view.authorities, now, self.policy, readiness, self._live(now))
+
+    def alarms(self, now: float, readiness: Readiness) -> tuple[str, ...]:
+        found = alarms(self._book.view.authorities, now, self.policy, readiness, self._live(now))
+        return (*found, self._failure) if self._failure else found
+
+    def _run_due(self, now: float, readiness: Readiness) -> None:
+        for _ in range(STEPS_MAX):
+            due = plan(self._book.view.authorities, now, self.policy, readiness, self._live(now))
+            if not due:
+                return
+            self._do(due[0], now, OURSELVES)
+        log.error("the CA's steps do not come to an end", extra=fields(steps=STEPS_MAX))
+
+    def _do(self, step: Step, now: float, by: str) -> Authority:
+        if step.kind is StepKind.PREPARE:
+            return self._prepare(step.level, now, by)
+        return self._advance(step.authority_id, step.kind, now, by)
+
+    def _live(self, now: float) -> Live:
+        """Asked only when it matters: what signs, or will, is not retired."""
+        ends = any(one.phase in (Phase.OLD, Phase.TAINTED) for one in self._book.view.authorities)
+        return self._book.live(now) if ends else Live()
+
+    def _tell_alarms(self, now: float, readiness: Readiness) -> None:
+        found = self.alarms(now, readiness)
+        for one in found:
+            if one.split(" has waited ")[0] not in {known.split(" has waited ")[0] for known in self._alarms}:
+                log.error("alarm of the CA: %s", one)
+        self._alarms = found
+
+    # by operators
+
+    def prepare(self, level: Level, now: float, by: str, *, force: bool) -> Authority:
+        authorities = self._book.view.authorities
+        _raise(refuse_prepare(authorities, level, now, self.policy, force=force))
+        requested = newest(authorities, level, Phase.REQUESTED)
+        if requested is not None and not force:
+            return requested
+        return self._prepare(level, now, by)
+
+    def activate(self, authority_id: str, now: float, by: str, readiness: Readiness, *, force: bool) -> Authority:
+        self._check(authority_id, StepKind.ACTIVATE, now, readiness, force=force)
+        done = self._advance(authority_id, StepKind.ACTIVATE, now, by)
+        self._run_due(now, readiness)
+        return done
+
+    def taint(self, authority_id: str, now: float, by: str) -> Authority:
+        self._check(authority_id, StepKind.TAINT, now, Readiness(), force=False)
+        return self._advance(authority_id, StepKind.TAINT, now, by)
+
+    def revoke(self, authority_id: str, now: float, by: str, *, force: bool) -> Authority:
+        self._check(authority_id, StepKind.REVOKE, now, Readiness(), force=force)
+        return self._advance(authority_id, StepKind.REVOKE, now, by)
+
+    def breaks(self, authority_id: str, kind: StepKind, now: float, readiness: Readiness) -> tuple[str, ...]:
+        one = self._by_id(authority_id)
+        return breaks(one, kind, readiness, self._book.live(now, with_holders=True))
+
+    def recover(self, now: float, by: str, *, force: bool) -> Authority:
+        """See `CertificateAuthority.recover`."""
+        authorities = self._book.view.authorities
+        old = active(authorities, Level.ROOT)
+        if self.policy.is_root_offline:
+            raise CaRefused("the root is kept offline: prepare an intermediate, have it signed, and install it")
+        if old is not None and now < old.not_after and not force:
+            reason = f"the root {old.authority_id} has not expired: prepare and activate another one instead"
+            raise CaRefused(reason, can_force=True)
+        new = self._new_hierarchy(now, old)
+        superseded = [
+            replace(one, phase=Phase.OLD)
+            for one in authorities
+            if one.phase is Phase.ACTIVE and one.level is not Level.JWT
+        ]
+        self._book.write([*superseded, *new], "recovered", now, by)
+        log.warning("the CA has a new root", extra=fields(authority=new[0].authority_id, by=by))
+        return new[0]
+
+    def install(self, certificate_pem: str, now: float, by: str) -> Authority:
+        """See `CertificateAuthority.install`."""
+        authorities = self._book.view.authorities
+        chain = read_chain(certificate_pem, self._trust_domain, authorities)
+        requested = next(
+            (one for one in authorities if one.phase is Phase.REQUESTED and names_key(chain.intermediate, one)), None
+        )
+        if requested is None:
+            raise CaRefused("the certificate is for none of the keys that were requested; see `hauberk ca status`")
+        issuer = Issuer(certificate=chain.intermediate, anchor=chain.root, private_key=self._vault.unseal(requested))
+        try:
+            made = self._maker.intermediate_record(issuer, requested.sealed_key, now)
+        except CaError as failure:
+            raise CaRefused(f"the signed intermediate {failure}") from failure
+        known = next((one for one in authorities if one.authority_id == made.parent_id), None)
+        written = [made]
+        if known is None:
+            current = active(authorities, Level.ROOT)
+            root = self._maker.root_record(chain.root, b"", now, current)
+            if current is None:
+                root = replace(root, phase=Phase.ACTIVE, activated_at=now)
+            written.append(root)
+        elif known.phase not in (Phase.PREPARED, Phase.ACTIVE):
+            raise CaRefused(f"its root {known.authority_id} is {known.phase.value}; sign with another one")
+        self._book.write(written, "installed", now, by)
+        return made
+
+    def csr_pem(self, authority_id: str) -> str:
+        one = self._by_id(authority_id)
+        if one.phase is not Phase.REQUESTED:
+            return ""
+        return make_request(self._vault.unseal(one), self._trust_domain).decode("ascii")
+
+    def find(self, prefix: str, level: Level | None) -> Authority:
+        found = [
+            one
+            for one in self._book.view.authorities
+            if one.authority_id.startswith(prefix) and level in (None, one.level)
+        ]
+        if len(found) != 1:
+            what = "no authority" if not found else f"{len(found)} authorities"
+            raise CaRefused(f"{what} of that id ({prefix}); see `hauberk ca status`")
+        return found[0]
+
+    # how it is done
+
+    def _new_hierarchy(self, now: float, predecessor: Authority | None) -> list[Authority]:
+        root = replace(self._maker.root(now, predecessor), phase=Phase.ACTIVE, activated_at=now)
+        intermediate = replace(self._maker.intermediate(root, now), phase=Phase.ACTIVE, activated_at=now)
+        return [root, intermediate]
+
+    def _prepare(self, level: Level, now: float, by: str) -> Authority:
+        authorities = self._book.view.authorities
+        root = active(authorities, Level.ROOT)
+        if level is Level.ROOT:
+            made = self._maker.root(now, root)
+        elif level is Level.JWT:
+            made = self._maker.jwt_key(now)
+        elif root is None or self.policy.is_root_offline or not root.sealed_key:
+            made = self._maker.request(now, root.authority_id if root is not None else "")
+        else:
+            made = self._maker.intermediate(root, now)
+        event = "requested" if made.phase is Phase.REQUESTED else "prepared"
+        self._book.write([made], event, now, by)
+        log.info("authority %s", event, extra=fields(level=level.value, authority=made.authority_id, by=by))
+        return made
+
+    def _advance(self, authority_id: str, kind: StepKind, now: float, by: str) -> Authority:
+        changed = advance(self._book.view.authorities, authority_id, kind, now)
+        subject = next(one for one in changed if one.authority_id == authority_id)
+        self._book.write(changed, _PAST[kind], now, by)
+        log.info("authority %s", _PAST[kind], extra=fields(level=subject.level.value, authority=authority_id, by=by))
+        return subject
+
+    def _check(self, authority_id: str, kind: StepKind, now: float, readiness: Readiness, *, force: bool) -> None:
+        self._by_id(authority_id)
+        live = self._book.live(now, with_holders=True)
+        _raise(refuse_step(self._book.view.authorities, authority_id, kind, now, readiness, live, force=force))
+
+    def _by_id(self, authority_id: str) -> Authority:
+        """Raises KeyError."""
+        return {one.authority_id: one for one in self._book.view.authorities}[authority_id]
+
+    def _hear_command(self, now: float) -> None:
+        """Sends the open request to the command, and takes its answer when it is there. Raises CaRefused, OSError."""
+        command = self._command
+        if command is None:
+            return
+        if command.is_running:
+            answer = command.answer()
+            if answer is not None:
+                self.install(answer, now, "sign_command")
+            return
+        requested = newest(self._book.view.authorities, Level.INTERMEDIATE, Phase.REQUESTED)
+        if requested is not None:
+            command.start(self.csr_pem(requested.authority_id))
+
+
+def _raise(refusal: Refusal | None) -> None:
+    if refusal is not None:
+        raise CaRefused(refusal.reason, breaks=refusal.breaks, can_force=refusal.can_force)
