@@ -95,6 +95,8 @@ class IdentityApi:
                 not_before=issued.not_before,
                 not_after=issued.not_after,
                 issued_at=now,
+                issuer_id=issued.issuer_id,
+                root_id=issued.root_id,
             )
         )
         self._audit.append(

@@ -123,7 +123,8 @@ class Live:
     under: tuple[LiveUnder, ...] = ()
 
     def of(self, authority_id: str) -> tuple[LiveUnder, ...]:
-        return tuple(one for one in self.under if authority_id in (one.issuer_id, one.root_id))
+        """Those of which nobody wrote down who signed them (of an older release) count for everybody."""
+        return tuple(one for one in self.under if authority_id in (one.issuer_id, one.root_id) or not one.issuer_id)
 
     def count(self, authority_id: str) -> int:
         return sum(one.count for one in self.of(authority_id))
