@@ -21,7 +21,7 @@ from control_plane.ca import jwt
 from control_plane.ca.book import Book
 from control_plane.ca.errors import CaError, CaExpired, CaStateError, IdentityMismatch
 from control_plane.ca.kek import KEK_NAME, KekFile
-from control_plane.ca.opening import check_authorities, open_vault
+from control_plane.ca.opening import STORE_NAME, check_authorities, open_vault
 from control_plane.ca.operations import Operations
 from control_plane.ca.records import Maker
 from control_plane.ca.signer import IssuedSvid
@@ -68,8 +68,7 @@ class CertificateAuthority:
             remedy = "Nothing was committed; start again when that is mended."
             raise CaStateError(data_dir, problem, remedy, row="J03") from failure
         vault = opened.vault
-        where = data_dir / "hauberk.db"
-        check_authorities(store.authorities(), vault, trust_domain, now, where)
+        check_authorities(store.authorities(), vault, trust_domain, now, data_dir / STORE_NAME)
         try:
             book = Book(store, audit, trust_domain, vault, policy, now=now, token_bytes=token_bytes)
             maker = Maker(trust_domain, policy, vault, token_bytes)
@@ -215,7 +214,7 @@ class CertificateAuthority:
 
     def live(self, now: float) -> Live:
         """What hangs on whom, with names."""
-        return self._book.live(now, with_holders=True)
+        return self._book.live(now)
 
     def breaks(self, authority_id: str, kind: StepKind, now: float, readiness: Readiness) -> tuple[str, ...]:
         """Who would lose by activate or revoke, for people. Raises KeyError."""

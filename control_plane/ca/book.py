@@ -15,6 +15,7 @@ from control_plane.ca.view import View, make_view, nobody
 from control_plane.model import Authority, IssuedRecord, Level, Phase
 from control_plane.store.base import Store
 
+MADE_FACT = "certificate authority"
 SUCCESSIONS_KEPT = 64
 FORGOTTEN_AFTER_S = 86_400.0
 """Revoked ones that have ended are shown so long."""
@@ -42,6 +43,12 @@ class Book:
         self._token_bytes = token_bytes
         self._nobody_der = nobody(trust_domain, now, token_bytes)
         self.view = self._view_of(store.authorities())
+
+    def begin(self, made: Iterable[Authority], event: str, now: float) -> None:
+        """The first authorities, and the fact that there were some: should they ever be gone, no others are made."""
+        with self._store.transaction():
+            self._store.record_fact(MADE_FACT, "made")
+            self.write(made, event, now, "control plane")
 
     def write(
         self, changed: Iterable[Authority], event: str, now: float, by: str, **fields: str | float | list[str]
@@ -77,25 +84,34 @@ class Book:
         self.view = self._view_of(self._store.authorities())
         return True
 
-    def live(self, now: float, *, with_holders: bool = False) -> Live:
-        """What hangs on whom."""
+    def ends(self, now: float) -> Live:
+        """Until when something hangs on whom, without counting it: for every tick."""
+        under = [
+            LiveUnder(issuer_id=issuer_id, root_id=root_id, count=0, until=0.0, open_until=until)
+            for (issuer_id, root_id), until in self._store.unexpired_until(now).items()
+        ]
+        return Live(under=tuple(under))
+
+    def live(self, now: float) -> Live:
+        """What hangs on whom, with names. Of the control plane's own certificates only the last counts."""
         certificates = self._store.live_certificates(now)
         own = max((one.number for one in certificates if one.workload_id is None), default=0)
-        found: dict[tuple[str, str], list[IssuedRecord]] = {}
+        ends = self._store.unexpired_until(now)
+        held: dict[tuple[str, str], list[IssuedRecord]] = {pair: [] for pair in ends}
         for one in certificates:
             if one.workload_id is not None or one.number == own:
-                found.setdefault((one.issuer_id, one.root_id), []).append(one)
+                held.setdefault((one.issuer_id, one.root_id), []).append(one)
         under = []
-        for (issuer_id, root_id), held in sorted(found.items()):
-            until = max(one.not_after for one in held)
+        for pair, records in sorted(held.items()):
+            until = max((one.not_after for one in records), default=0.0)
             under.append(
                 LiveUnder(
-                    issuer_id=issuer_id,
-                    root_id=root_id,
-                    count=len(held),
+                    issuer_id=pair[0],
+                    root_id=pair[1],
+                    count=len(records),
                     until=until,
-                    open_until=until,
-                    holders=tuple(map(_label, held)) if with_holders else (),
+                    open_until=max(until, ends.get(pair, 0.0)),
+                    holders=tuple(map(_label, records)),
                 )
             )
         return Live(under=tuple(under))

@@ -43,6 +43,10 @@ class KekFile:
     def temporary_path(self) -> Path:
         return self.path.with_name(files.temporary_name(self.path))
 
+    @property
+    def next_temporary_path(self) -> Path:
+        return self.path.with_name(files.temporary_name(self.next_path))
+
     def read(self) -> bytes | None:
         """None: there is none."""
         return self._read(self.path)
@@ -64,7 +68,7 @@ class KekFile:
             return files.exists(fd, self.temporary_path.name)
 
     def discard(self, path: Path) -> None:
-        """One of the three paths, if it is there."""
+        """One of these paths, if it is there."""
         with self._directory() as fd:
             if files.exists(fd, path.name):
                 os.unlink(path.name, dir_fd=fd)

@@ -6,6 +6,7 @@
     nothing             none            first start: the KEK is named in the store, written, and then used
     a KEK's name only   none            a first start that was killed: as above
     a KEK's name only   that one        a first start that was killed: goes on with it
+    nothing any more    any             refused: what was in it is gone (row J04)
     nothing             there           refused: the database is not the one it belongs to (row J04)
     nothing             there, and ca/  of before authorities were in the store: its root is adopted
 
@@ -27,6 +28,7 @@ from certs.bundle import pin
 from certs.errors import CertsError
 from certs.spiffe_id import TrustDomain
 from control_plane.ca import files, keys, legacy
+from control_plane.ca.book import MADE_FACT
 from control_plane.ca.errors import CaError, CaStateError, EnvelopeError
 from control_plane.ca.hierarchy import check_intermediate
 from control_plane.ca.kek import RESTORE, KekFile, kek_id
@@ -41,6 +43,7 @@ from control_plane.store.base import Store
 
 log = logging.getLogger(__name__)
 
+STORE_NAME = "hauberk.db"
 KEK_FACT = "kek"
 ANCHOR_FACT = "trust anchor"
 """Written by versions that had one root for ever: SHA-256 of it, hexadecimal."""
@@ -59,6 +62,9 @@ def open_vault(data_dir: Path, kek_file: KekFile, store: Store, token_bytes: Cal
     kek, named = kek_file.read(), store.fact(KEK_FACT)
     if store.authorities():
         return Opened(vault=Vault(_right(kek, named, kek_file), token_bytes=token_bytes), adopted=None)
+    if store.fact(MADE_FACT) is not None:
+        problem = "the authorities are gone that were in it"
+        raise CaStateError(data_dir / STORE_NAME, problem, RESTORE, row="J04")
     if named is None and (kek is not None or legacy.is_there(data_dir)):
         root = _adopt(data_dir, kek_file, kek, store)
         assert kek is not None

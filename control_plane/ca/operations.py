@@ -82,16 +82,16 @@ class Operations:
         if adopted is not None:
             root = self._maker.adopted_root(adopted)
             root = replace(root, phase=Phase.ACTIVE, activated_at=root.prepared_at)
-            self._book.write([root, jwt], "adopted", now, OURSELVES)
+            self._book.begin([root, jwt], "adopted", now)
             log.warning(
                 "the root of an older data directory is in the database now; its files under ca/ are not used any more"
                 " and may be removed once there is a backup",
                 extra=fields(authority=root.authority_id),
             )
         elif self.policy.is_root_offline:
-            self._book.write([self._maker.request(now, ""), jwt], "requested", now, OURSELVES)
+            self._book.begin([self._maker.request(now, ""), jwt], "requested", now)
         else:
-            self._book.write([*self._new_hierarchy(now, None), jwt], "created", now, OURSELVES)
+            self._book.begin([*self._new_hierarchy(now, None), jwt], "created", now)
 
     def leaf_lifetime(self, lifetime_s: float) -> None:
         """What leaves are asked for now: who signs them must live longer."""
@@ -141,7 +141,7 @@ class Operations:
     def _live(self, now: float) -> Live:
         """Asked only when it matters: what signs, or will, is not retired."""
         ends = any(one.phase in (Phase.OLD, Phase.TAINTED) for one in self._book.view.authorities)
-        return self._book.live(now) if ends else Live()
+        return self._book.ends(now) if ends else Live()
 
     def _tell_alarms(self, now: float, readiness: Readiness) -> None:
         found = self.alarms(now, readiness)
@@ -176,7 +176,7 @@ class Operations:
 
     def breaks(self, authority_id: str, kind: StepKind, now: float, readiness: Readiness) -> tuple[str, ...]:
         one = self._by_id(authority_id)
-        return breaks(one, kind, readiness, self._book.live(now, with_holders=True))
+        return breaks(one, kind, readiness, self._book.live(now))
 
     def recover(self, now: float, by: str, *, force: bool) -> Authority:
         """See `CertificateAuthority.recover`."""
@@ -273,7 +273,7 @@ class Operations:
 
     def _check(self, authority_id: str, kind: StepKind, now: float, readiness: Readiness, *, force: bool) -> None:
         self._by_id(authority_id)
-        live = self._book.live(now, with_holders=True)
+        live = self._book.live(now)
         _raise(refuse_step(self._book.view.authorities, authority_id, kind, now, readiness, live, force=force))
 
     def _by_id(self, authority_id: str) -> Authority:

@@ -18,7 +18,7 @@ look-up or a single-row write. Callers run in one event loop and never await bet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -136,6 +136,9 @@ class Store(Protocol):
 
     def live_certificates(self, now: float) -> Sequence[IssuedRecord]:
         """What may be in use: not expired, and no older than what its node was seen to use. In the order issued."""
+
+    def unexpired_until(self, now: float) -> Mapping[tuple[str, str], float]:
+        """(issuer id, root id) -> when the last of its workloads' certificates ends, those replaced included."""
 
     # nodes
 

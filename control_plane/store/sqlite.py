@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -237,6 +237,9 @@ class SqliteStore:
 
     def live_certificates(self, now: float) -> Sequence[IssuedRecord]:
         return self._identity.live(now)
+
+    def unexpired_until(self, now: float) -> Mapping[tuple[str, str], float]:
+        return self._identity.unexpired_until(now)
 
     def forget_expired(self, before: float) -> int:
         with self.transaction():

@@ -5,7 +5,7 @@ inside a transaction."""
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from control_plane.errors import StoreError
 from control_plane.model import Authority, IssuedRecord, Node, RevocationRecord, RevokedKind
@@ -44,6 +44,14 @@ class IdentityTables:
             " WHERE c.not_after > ? AND c.number >= coalesce(n.confirmed_number, 0) ORDER BY c.number"
         )
         return [rows.certificate_from(row) for row in self._connection.execute(sql, (now,))]
+
+    def unexpired_until(self, now: float) -> Mapping[tuple[str, str], float]:
+        sql = (
+            "SELECT issuer_id, root_id, max(not_after) FROM certificate WHERE not_after > ? AND workload_id IS NOT NULL"
+            " GROUP BY issuer_id, root_id"
+        )
+        rows_found = self._connection.execute(sql, (now,))
+        return {(issuer_id, root_id): float(until) for issuer_id, root_id, until in rows_found}
 
     # nodes
 

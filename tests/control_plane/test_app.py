@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -101,24 +102,22 @@ def test_j05_a_link_or_a_file_is_no_data_directory(tmp_path: Path) -> None:
             prepare_data_dir(tmp_path / name)
 
 
-def remove_file(path: Path) -> Path:
-    path.unlink()
-    return path
-
-
-def remove_tree(path: Path) -> Path:
-    shutil.rmtree(path)
-    return path
+def in_store(cp: Path, sql: str) -> None:
+    """As a disk, or somebody with an editor, would change it."""
+    connection = sqlite3.connect(cp / "hauberk.db", isolation_level=None)
+    connection.execute(sql)
+    connection.close()
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
-    "key damaged": lambda cp: (cp / "ca" / "root.key.enc").write_bytes(b"\x00" * 200),
-    "key gone": lambda cp: (cp / "ca" / "root.key.enc").unlink(),
+    "key damaged": lambda cp: in_store(cp, "UPDATE authority SET sealed_key = zeroblob(200) WHERE level = 'root'"),
+    "key gone": lambda cp: in_store(cp, "UPDATE authority SET sealed_key = x'' WHERE level = 'intermediate'"),
     "kek gone": lambda cp: (cp / "kek.key").unlink(),
     "kek readable": lambda cp: (cp / "kek.key").chmod(0o644),
-    "certificate gone": lambda cp: (cp / "ca" / "root.crt").unlink(),
-    "ca gone": lambda cp: shutil.rmtree(cp / "ca"),
-    "ca and kek gone": lambda cp: [remove_tree(cp / "ca"), remove_file(cp / "kek.key")],
+    "certificate damaged": lambda cp: in_store(cp, "UPDATE authority SET certificate_der = x'30' WHERE level = 'root'"),
+    "root gone": lambda cp: in_store(cp, "DELETE FROM authority WHERE level = 'root'"),
+    "ca gone": lambda cp: in_store(cp, "DELETE FROM authority"),
+    "store gone": lambda cp: [path.unlink() for path in cp.glob("hauberk.db*")],
     "store damaged": lambda cp: (cp / "hauberk.db").write_bytes(b"SQLite format 3\x00" + b"\xff" * 5_000),
     "store truncated": lambda cp: os.truncate(cp / "hauberk.db", 9_000),
     "store readable": lambda cp: (cp / "hauberk.db").chmod(0o644),
@@ -151,7 +150,7 @@ async def test_j07_a_ca_and_a_store_of_two_meshes_do_not_start(tmp_path: Path) -
     await once(tmp_path / "b")
     for name in ("hauberk.db", "audit.jsonl"):
         shutil.copy(tmp_path / "a" / "cp" / name, tmp_path / "b" / "cp" / name)
-    assert "two meshes" in await refused(tmp_path / "b")
+    assert "is not the key-encryption key that the CA's keys are encrypted with" in await refused(tmp_path / "b")
 
 
 @asyncio_test

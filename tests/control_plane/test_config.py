@@ -58,7 +58,7 @@ def test_an_empty_file_and_a_directory_are_enough() -> None:
     ("text", "told"),
     [
         ("listen: 1.2.3.4:1\nlisten: 1.2.3.4:2", "cp.yaml:2: listen: given twice"),
-        ("colour: red", "cp.yaml:1: colour: unknown field; known here: certificate_lifetime_s"),
+        ("colour: red", "cp.yaml:1: colour: unknown field; known here: ca, certificate_lifetime_s"),
         ("limits:\n  join_bursts: 3", "cp.yaml:2: limits.join_bursts: unknown field"),
         ("limits:\n  join_burst: 3.5", "cp.yaml:2: limits.join_burst: must be a whole number above 0"),
         ("limits: [1]", "cp.yaml:1: limits: must be a mapping"),

@@ -19,11 +19,10 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ResponseReceived, TrailersReceived
 
-from certs.spiffe_id import SpiffeId, TrustDomain
+from certs.spiffe_id import SpiffeId
 from certs.svid import X509Svid, new_private_key
 from control_plane import tokens
 from control_plane.api.server import short
-from control_plane.ca.authority import CertificateAuthority
 from protos.hauberk.v1 import admin_pb2, config_pb2, discovery_pb2
 from tests.control_plane.support import (
     TD,
@@ -31,6 +30,7 @@ from tests.control_plane.support import (
     Rpc,
     asyncio_test,
     client_context,
+    open_ca,
     policy_yaml,
     refusal,
     running,
@@ -127,11 +127,8 @@ async def test_a_workload_nobody_joined_as_is_refused(tmp_path: Path) -> None:
 @asyncio_test
 async def test_g17_without_a_certificate_nothing_is_read(tmp_path: Path) -> None:
     """The handshake fails; neither is one of a foreign CA taken. The server stays."""
-    other_dir = tmp_path / "other"
-    other_dir.mkdir(mode=0o700)
     now, key = time.time(), new_private_key()
-    foreign_td = TrustDomain.parse("mesh.local")
-    foreign_ca = CertificateAuthority.open(other_dir, foreign_td, now=now)
+    foreign_ca = open_ca(tmp_path / "other", now)
     identity = SpiffeId.for_operator(TD, "mallory")
     made = foreign_ca.issue_for_key(identity, key.public_key(), 60, now)
     foreign = X509Svid.of(made.chain_der, key, TD, now)
