@@ -105,7 +105,7 @@ async def shown_chain(mesh: Mesh) -> list[bytes]:
     blocks = [
         f"{part[part.index('-----BEGIN') :]}{end}" for part in text.decode("latin-1").split(end) if "-----BEGIN" in part
     ]
-    return [ssl.PEM_cert_to_DER_cert(block) for block in blocks[:-1]]  # the leaf is printed once more
+    return [ssl.PEM_cert_to_DER_cert(block) for block in blocks]
 
 
 @asyncio_test

@@ -26,8 +26,11 @@ from certs.spiffe_id import SpiffeId, TrustDomain
 from certs.svid import X509Svid, new_private_key
 from certs.verify import verify_chain
 from control_plane.ca.authority import CertificateAuthority
-from control_plane.ca.errors import CaError, CaExpired, CaStateError, IdentityMismatch
+from control_plane.ca.errors import CaError, CaExpired, IdentityMismatch
+from control_plane.ca.slots import CaPolicy
+from control_plane.model import Level
 from tests.certs.forge import ec_key, odd_rsa_key, rsa_key, uri, usage
+from tests.control_plane.support import open_ca
 
 NOW = 1_800_000_000.25
 YEAR = 365 * 24 * 3600
@@ -38,7 +41,7 @@ ORDERS = SpiffeId.for_workload(TD, "shop", "orders")
 
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority.open(tmp_path_factory.mktemp("ca") / "data", TD, now=NOW)
+    return open_ca(tmp_path_factory.mktemp("ca") / "data", NOW)
 
 
 def pem(der: bytes) -> bytes:
@@ -56,10 +59,10 @@ def test_an_issued_svid_is_legal_and_for_the_key_of_the_request(ca: CertificateA
 
 
 def test_the_root_says_what_spiffe_asks_of_a_signing_certificate(ca: CertificateAuthority) -> None:
-    """SPIFFE X509-SVID sections 3.2 and 4; P-256, one year, path length 0."""
+    """SPIFFE X509-SVID sections 3.2 and 4; P-256, one year, path length 1."""
     root = x509.load_der_x509_certificate(ca.anchor_der)
     extensions = {type(one.value): one for one in root.extensions}
-    assert extensions[x509.BasicConstraints].value == x509.BasicConstraints(ca=True, path_length=0)
+    assert extensions[x509.BasicConstraints].value == x509.BasicConstraints(ca=True, path_length=1)
     assert extensions[x509.BasicConstraints].critical
     assert extensions[x509.KeyUsage].value == usage("key_cert_sign", "crl_sign")
     assert extensions[x509.KeyUsage].critical
@@ -87,16 +90,23 @@ def test_pin_and_bundle_speak_of_the_same_anchor(ca: CertificateAuthority) -> No
 def test_openssl_agrees_that_an_issued_svid_is_legal(purpose: str, ca: CertificateAuthority, tmp_path: Path) -> None:
     """An independent check, strict, for both ends of a connection."""
     (tmp_path / "root.pem").write_bytes(ca.bundle.pem())
-    (tmp_path / "leaf.pem").write_bytes(pem(ca.issue(WEB, make_csr(ec_key(), None), 2, NOW).chain_der[0]))
+    leaf, intermediate = ca.issue(WEB, make_csr(ec_key(), None), 2, NOW).chain_der
+    (tmp_path / "leaf.pem").write_bytes(pem(leaf))
+    (tmp_path / "intermediate.pem").write_bytes(pem(intermediate))
     command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-attime", str(int(NOW)), "-no-CApath"]
-    run = subprocess.run([*command, "-CAfile", "root.pem", "leaf.pem"], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run(
+        [*command, "-CAfile", "root.pem", "-untrusted", "intermediate.pem", "leaf.pem"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0, run.stderr
 
 
 def test_two_issued_svids_make_a_tls_connection(ca: CertificateAuthority, tmp_path: Path) -> None:
     """TLS 1.3, both ends authenticated, in memory. The clock here is the real one, because OpenSSL's is."""
     now = datetime.now(UTC).timestamp()
-    real = CertificateAuthority.open(tmp_path / "data", TD, now=now)
+    real = open_ca(tmp_path / "data", now)
     contexts = []
     for side, identity in ((ssl.PROTOCOL_TLS_CLIENT, WEB), (ssl.PROTOCOL_TLS_SERVER, ORDERS)):
         key = new_private_key()
@@ -121,7 +131,8 @@ def test_two_issued_svids_make_a_tls_connection(ca: CertificateAuthority, tmp_pa
     for end, peer in ((client, ORDERS), (server, WEB)):
         der = end.getpeercert(binary_form=True)
         assert der
-        assert verify_chain([der], real.bundle, now) == peer
+        chain = (der, *real.issue(WEB, make_csr(ec_key(), None), 60, now).chain_der[1:])
+        assert verify_chain(chain, real.bundle, now) == peer
 
 
 def test_g01_a_request_that_names_somebody_else_is_refused(ca: CertificateAuthority) -> None:
@@ -182,16 +193,23 @@ def test_g07_lifetimes_are_clamped(asked: float, given_s: int, ca: CertificateAu
     assert not issued.is_cut
 
 
-def test_g08_no_leaf_outlives_its_root(ca: CertificateAuthority) -> None:
-    """Row G08: cut to the root's end, and said so; after that nothing is issued."""
-    late = ca.anchor_not_after - 10
+def test_g08_no_leaf_outlives_who_signs_it(ca: CertificateAuthority) -> None:
+    """Row G08: cut to the intermediate's end, and said so; after that nothing is issued."""
+    end = next(one.not_after for one in ca.authorities if one.level is Level.INTERMEDIATE)
+    late = end - 10
     issued = ca.issue(WEB, make_csr(ec_key(), None), 3600, late)
-    assert issued.not_after == ca.anchor_not_after
+    assert issued.not_after == end < ca.anchor_not_after
     assert issued.is_cut
     assert not ca.issue(WEB, make_csr(ec_key(), None), 10, late).is_cut
-    for now in (ca.anchor_not_after, ca.anchor_not_after + 1):
+    for now in (end, end + 1):
         with pytest.raises(CaExpired):
             ca.issue(WEB, make_csr(ec_key(), None), 3600, now)
+
+
+def test_g07_the_longest_life_of_a_leaf_can_be_set(tmp_path: Path) -> None:
+    """A parameter of the policy; a day unless it says otherwise."""
+    ca = open_ca(tmp_path / "data", NOW, policy=CaPolicy(leaf_lifetime_max_s=100.0))
+    assert ca.issue(WEB, make_csr(ec_key(), None), 3600, NOW).not_after == math.ceil(NOW + 100)
 
 
 def test_serials_are_128_random_bits(tmp_path: Path) -> None:
@@ -202,7 +220,7 @@ def test_serials_are_128_random_bits(tmp_path: Path) -> None:
         sizes.append(size)
         return bytes(size)
 
-    ca = CertificateAuthority.open(tmp_path / "data", TD, now=NOW, token_bytes=zeros)
+    ca = open_ca(tmp_path / "data", NOW, token_bytes=zeros)
     sizes.clear()
     issued = ca.issue(WEB, make_csr(ec_key(), None), 60, NOW)
     assert (issued.serial, sizes) == (1, [16])
@@ -214,39 +232,12 @@ def test_serials_do_not_repeat(ca: CertificateAuthority) -> None:
     assert len(serials) == 20
 
 
-def test_a_root_of_another_trust_domain_is_refused(tmp_path: Path) -> None:
-    """A mistyped trust domain must not become a second mesh under the first one's key."""
-    CertificateAuthority.open(tmp_path / "data", TD, now=NOW)
-    with pytest.raises(CaStateError, match=r"the root is of spiffe://mesh\.local, not of spiffe://other"):
-        CertificateAuthority.open(tmp_path / "data", TrustDomain.parse("other"), now=NOW)
-
-
-@pytest.mark.parametrize(
-    ("now", "says"),
-    [
-        (NOW + YEAR + 1, "the root expired at 2028-01-15T08:00:01Z"),
-        (NOW - 3600, "not valid before 2027-01-15T07:59:00Z"),
-    ],
-)
-def test_f01_a_root_outside_its_time_is_refused(now: float, says: str, tmp_path: Path) -> None:
-    """Row F01: better said at start than found out by every workload."""
-    CertificateAuthority.open(tmp_path / "data", TD, now=NOW)
-    with pytest.raises(CaStateError, match=says):
-        CertificateAuthority.open(tmp_path / "data", TD, now=now)
-
-
-def test_a_root_that_would_be_born_dead_is_not_written(tmp_path: Path) -> None:
-    """Nonsense in the configuration leaves the directory empty."""
-    with pytest.raises(CaStateError, match="expired"):
-        CertificateAuthority.open(tmp_path / "data", TD, now=NOW, root_lifetime_s=-10.0)
-    assert list((tmp_path / "data").iterdir()) == []
-
-
 def test_nothing_secret_is_in_a_repr(ca: CertificateAuthority) -> None:
     """Objects get logged."""
-    for thing in (ca, ca._signer, ca._root, ca.issue(WEB, make_csr(ec_key(), None), 60, NOW)):
+    for thing in (ca, ca.authorities[0], ca._vault, ca.issue(WEB, make_csr(ec_key(), None), 60, NOW)):
         assert "PRIVATE" not in repr(thing)
         assert "private_key" not in repr(thing)
+        assert "sealed" not in repr(thing)
     assert repr(ca).startswith("CertificateAuthority(mesh.local, root ")
 
 
@@ -313,7 +304,7 @@ def test_no_request_obtains_a_certificate_that_is_not_a_legal_svid_of_the_caller
     except (InvalidCsr, CaError):
         return
     assert verify_chain(issued.chain_der, ca.bundle, NOW) == WEB
-    (leaf,) = map(x509.load_der_x509_certificate, issued.chain_der)
+    leaf = x509.load_der_x509_certificate(issued.chain_der[0])
     assert {type(one.value) for one in leaf.extensions} == {
         x509.BasicConstraints,
         x509.KeyUsage,
