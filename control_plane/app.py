@@ -35,7 +35,7 @@ from control_plane.api.server import Addresses, GrpcServer
 from control_plane.audit import AuditLog
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaError
-from control_plane.ca.kek import KEK_NAME
+from control_plane.ca.kek import KEK_NAME, KekFile
 from control_plane.ca.opening import refuse_lost_store
 from control_plane.ca.slots import Readiness
 from control_plane.config import ControlPlaneConfig, Limits, check
@@ -150,6 +150,7 @@ def open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Cal
     store.record_fact("trust domain", trust_domain.name)
     try:
         authority = _authority(config, trust_domain, store, audit, now())
+        _sign_audit(config, audit, now())
         certificate = OwnCertificate(authority, store, trust_domain, now())
     except CaError as error:
         raise StartError(str(error)) from error
@@ -332,6 +333,13 @@ def _refuse_lost_store(config: ControlPlaneConfig) -> None:
         refuse_lost_store(config.data_dir / STORE_NAME, [kek_path, config.data_dir / AUDIT_NAME])
     except CaError as error:
         raise StartError(str(error)) from error
+
+
+def _sign_audit(config: ControlPlaneConfig, audit: AuditLog, now: float) -> None:
+    """Checkpoints of the audit file are signed with a key of their own, sealed as the CA's are. Raises CaError."""
+    kek = KekFile(path=(config.kek_file or config.data_dir / KEK_NAME).absolute(), owner_uid=os.geteuid()).read()
+    assert kek is not None, "the CA has opened with it"
+    audit.sign_with(kek, now)
 
 
 def _check_stored(loader: WorldLoader) -> None:

@@ -42,9 +42,7 @@ class CheckpointKey:
 
     @property
     def public_text(self) -> str:
-        """SubjectPublicKeyInfo in base64."""
-        spki = self.private_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return base64.b64encode(spki).decode("ascii")
+        return public_text(self.private_key.public_key())
 
     def sign(self, *, epoch: int, at: float, before: Head) -> str:
         signature = self.private_key.sign(statement(epoch=epoch, at=at, before=before), ec.ECDSA(SHA256()))
@@ -69,6 +67,12 @@ def is_signed(record: Record, public_key: PublicKey) -> bool:
     return True
 
 
+def public_text(key: PublicKey) -> str:
+    """SubjectPublicKeyInfo in base64."""
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(spki).decode("ascii")
+
+
 def read_public(text: str) -> PublicKey | None:
     """From `public_text`. None: it is none."""
     try:
@@ -78,19 +82,35 @@ def read_public(text: str) -> PublicKey | None:
     return key if isinstance(key, ec.EllipticCurvePublicKey) else None
 
 
-def open_or_make(store: Store, *, kek: bytes, token_bytes: Callable[[int], bytes]) -> tuple[CheckpointKey, bool]:
-    """The store's key, made if there is none; whether it was made. Raises EnvelopeError (row J06)."""
+def open_or_make(
+    store: Store, *, kek: bytes, token_bytes: Callable[[int], bytes], made: Callable[[CheckpointKey], None]
+) -> CheckpointKey:
+    """The store's key, made if there is none; `made` is told so within the same transaction.
+
+    Raises EnvelopeError (row J06), Unavailable."""
     sealed = store.fact(SEALED_FACT)
     if sealed is not None:
-        return CheckpointKey(private_key=keys.unseal(base64.b64decode(sealed), kek=kek)), False
+        return CheckpointKey(private_key=keys.unseal(base64.b64decode(sealed), kek=kek))
     key = CheckpointKey(private_key=new_private_key())
-    put(store, key, kek=kek, nonce=token_bytes(keys.NONCE_BYTES))
-    return key, True
+    with store.transaction():
+        put(store, key, kek=kek, nonce=token_bytes(keys.NONCE_BYTES))
+        made(key)
+    return key
 
 
 def put(store: Store, key: CheckpointKey, *, kek: bytes, nonce: bytes) -> None:
-    """Seals it into the store; again when the key-encryption key changes. `nonce`: never used with this `kek`."""
+    """Seals it into the store. `nonce`: never used with this `kek`."""
     sealed = keys.seal(key.private_key, kek=kek, nonce=nonce)
     with store.transaction():
         store.change_fact(PUBLIC_FACT, key.public_text)
         store.change_fact(SEALED_FACT, base64.b64encode(sealed).decode("ascii"))
+
+
+def reseal(store: Store, *, old_kek: bytes, new_kek: bytes, nonce: bytes) -> bool:
+    """The same key under another key-encryption key. False: there is none. Raises EnvelopeError."""
+    sealed = store.fact(SEALED_FACT)
+    if sealed is None:
+        return False
+    key = CheckpointKey(private_key=keys.unseal(base64.b64decode(sealed), kek=old_kek))
+    put(store, key, kek=new_kek, nonce=nonce)
+    return True

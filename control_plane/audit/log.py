@@ -22,11 +22,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from control_plane.audit import chain, files
 from control_plane.audit.chain import Field, Head
-from control_plane.audit.checkpoint import CHECKPOINT, CheckpointKey
+from control_plane.audit.checkpoint import CHECKPOINT, KEY_MADE, CheckpointKey, open_or_make
 from control_plane.audit.opening import HEAD_FACT, NOT_COMMITTED, REFUSED, REFUSED_MORE, take_up
 from control_plane.audit.refusals import Refusals
 from control_plane.errors import ControlPlaneError, StoreError, Unavailable
@@ -148,9 +149,15 @@ class AuditLog:
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
-    def sign_with(self, key: CheckpointKey, now: float) -> None:
-        """From now on there are checkpoints. Raises Unavailable."""
-        self._key = key
+    def sign_with(self, kek: bytes, now: float, *, token_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        """From now on there are checkpoints, with the store's key, which `kek` opens.
+
+        Raises EnvelopeError, Unavailable."""
+
+        def made(key: CheckpointKey) -> None:
+            self.append(KEY_MADE, at=now, by=WE, key=key.key_id, public_key=key.public_text)
+
+        self._key = open_or_make(self._store, kek=kek, token_bytes=token_bytes, made=made)
         self.checkpoint(now)
 
     def checkpoint(self, now: float) -> Head:

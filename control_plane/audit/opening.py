@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from control_plane.audit import chain, files
-from control_plane.audit.chain import BEGAN, GENESIS, MENDED, Field, Head, Record, Walk, walk
+from control_plane.audit.chain import BEGAN, GENESIS, MENDED, RESTARTED, Field, Head, Record, Walk, walk
 from control_plane.errors import AuditDamaged
 from control_plane.store.base import Store
 
@@ -100,12 +100,13 @@ def _first(path: Path, now: float) -> TakenUp:
 def _after(path: Path, stored: Head, older: Walk, found: Walk) -> Sequence[Record]:
     """The records after the store's head. Raises AuditDamaged (case 7)."""
     records = [*older.records, *found.records]
-    if older.records and found.records and found.before != older.head:
+    again = bool(found.records) and found.records[0].event == RESTARTED
+    if older.records and found.records and found.before != older.head and not again:
         raise damaged(path, f"does not continue the file before it, which ends at record {older.records[-1].seq}")
     at = {one.seq: one.sha256 for one in records}
-    first = older if older.records else found
-    if first.before is not None:
-        at[first.before.seq] = first.before.sha256
+    for first in (older, found) if again else (older if older.records else found,):
+        if first.before is not None:
+            at[first.before.seq] = first.before.sha256
     if stored.seq not in at:
         fault = older.fault or found.fault
         broken = f"; line {fault.line} is broken: {fault.why}" if fault else ""

@@ -16,10 +16,12 @@ from certs.svid import new_private_key
 from control_plane.audit import AuditLog
 from control_plane.audit import log as audit_log
 from control_plane.audit.chain import GENESIS, Record, walk
-from control_plane.audit.checkpoint import CheckpointKey, is_signed
+from control_plane.audit.checkpoint import is_signed, read_public
 from control_plane.errors import AuditDamaged, StoreError, Unavailable
 from control_plane.store.sqlite import SqliteStore
 from tests.control_plane.support import NOW, resource_record
+
+KEK = b"k" * 32
 
 
 @contextmanager
@@ -174,9 +176,10 @@ def test_a_full_file_is_set_aside_and_the_chain_goes_on(tmp_path: Path, monkeypa
 
 def test_checkpoints_are_signed_by_the_key_and_cover_what_is_before(tmp_path: Path) -> None:
     """At the start, after so many records, after so long, and at the stop."""
-    key = CheckpointKey(private_key=new_private_key())
     with opened(tmp_path) as (store, audit):
-        audit.sign_with(key, NOW)
+        audit.sign_with(KEK, NOW)
+        key = read_public(str(store.fact("audit key")))
+        assert key is not None
         audit.tick(NOW + 1_000)  # nothing was written since
         audit.append("token.created", at=NOW, by="ann")
         audit.tick(NOW + 1_000)
@@ -184,11 +187,11 @@ def test_checkpoints_are_signed_by_the_key_and_cover_what_is_before(tmp_path: Pa
         epoch = store.epoch
     found = records(tmp_path)
     kinds = [one.event for one in found]
-    assert kinds[1:] == ["audit.checkpoint", *(["token.created", "audit.checkpoint"] * 2)]
+    assert kinds[1:] == ["audit.key", "audit.checkpoint", *(["token.created", "audit.checkpoint"] * 2)]
     for one in found:
         if one.event == "audit.checkpoint":
             assert one.fields["epoch"] == epoch
-            assert is_signed(one, key.private_key.public_key())
+            assert is_signed(one, key)
             assert not is_signed(one, new_private_key().public_key())
 
 
