@@ -182,7 +182,7 @@ def _path(value: Value) -> str:
 def _socket(value: Value) -> str:
     path = "" if value.is_off() else value.text().removeprefix("unix:")
     # sun_path has 108 octets with its end (unix(7)); what apps are told (SPIFFE_ENDPOINT_SOCKET) must be absolute.
-    if path and not path.startswith("/") or len(path.encode()) > 107 or "\0" in path:
+    if (path and not path.startswith("/")) or len(path.encode()) > 107 or "\0" in path:
         value.refuse(
             "is not a socket's path", "an absolute path of at most 107 octets, such as /run/hauberk/agent.sock"
         )

@@ -1,4 +1,5 @@
-"""gRPC over HTTP/2 in bytes, sans-IO: message framing, request heads, statuses.
+"""gRPC over HTTP/2 in bytes, sans-IO: message framing, request heads, statuses. For both of the sidecar's gRPCs: the
+client of the control plane (`sidecar.control`) and the server of workloads (`sidecar.identity.workload_api`).
 
 Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, and http-grpc-status-mapping.md beside it.
 """
@@ -6,7 +7,7 @@ Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, and http
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from sidecar.control.errors import RpcError
 from sidecar.errors import (
@@ -133,6 +134,23 @@ def decode_text(value: bytes) -> str:
     """grpc-message: percent-encoded UTF-8, for people only; made printable and bounded before it may reach a log."""
     text = unquote_to_bytes(value[: 4 * MESSAGE_TEXT_MAX]).decode("utf-8", "replace")[:MESSAGE_TEXT_MAX]
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def encode_text(text: str) -> bytes:
+    """The reverse: printable ASCII but "%" as it is, everything else percent-encoded."""
+    safe = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+    return quote_from_bytes(text[:MESSAGE_TEXT_MAX].encode("utf-8", "replace"), safe=safe).encode("ascii")
+
+
+_UNIT_S = {b"H": 3_600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+
+def decode_timeout(value: bytes) -> float:
+    """grpc-timeout in seconds: at most eight digits and a unit. Raises ValueError."""
+    digits, unit = value[:-1], value[-1:]
+    if not (digits.isdigit() and len(digits) <= 8 and unit in _UNIT_S):
+        raise ValueError("grpc-timeout is not digits and a unit")
+    return int(digits) * _UNIT_S[unit]
 
 
 def _integer(value: bytes) -> int | None:

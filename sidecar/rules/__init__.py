@@ -18,6 +18,7 @@ The proxy enforces with these, and the control plane explains and tests with the
       verdict.py       Permit and Denied
     jwt.py        is this token what it says? jwt_json.py reads it strictly, jwt_keys.py knows what may have signed it,
                   jwt_urls.py where keys may be fetched from
+    jwt_svid.py   the same for the tokens that say who a workload is
     explain.py    why, and what was the nearest miss; secrets.py, which headers are not shown
     routing.py    a Host and port -> which service, which of its ports
     slices.py     long computations in slices

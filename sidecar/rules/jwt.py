@@ -74,13 +74,14 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Unverified:
+class Unverified:
     """A token as it reads. Nothing of it is true yet."""
 
     algorithm: str
     kid: str | None
     kind: str
     """`typ`, lower case, without "application/"; empty: none."""
+    header_names: frozenset[str]
     claims: Mapping[str, Json]
     payload: str
     signing_input: bytes
@@ -92,7 +93,7 @@ def verify(token: str, rules: Sequence[JwtRule], keys: Keys, now: float) -> Veri
 
     Raises TokenRefused (UnknownKey is one), or KeysMissing when one of the rules might take it if its keys were known.
     """
-    read = _read(token)
+    read = read_token(token)
     issuer = read.claims.get("iss")
     if not isinstance(issuer, str) or not issuer:
         raise TokenRefused("E07", "no_issuer")
@@ -120,7 +121,7 @@ def verify(token: str, rules: Sequence[JwtRule], keys: Keys, now: float) -> Veri
     raise first
 
 
-def _read(token: str) -> _Unverified:
+def read_token(token: str) -> Unverified:
     """Raises TokenRefused."""
     if len(token) > TOKEN_OCTETS_MAX:
         raise TokenRefused("E14", "too_large")
@@ -139,10 +140,11 @@ def _read(token: str) -> _Unverified:
         raise TokenRefused("E06", "critical_header")
     if not isinstance(kid, str) or not isinstance(kind, str):
         raise TokenRefused("E04", "malformed")
-    return _Unverified(
+    return Unverified(
         algorithm=algorithm,
         kid=None if kid is _ABSENT else kid,
         kind=kind.lower().removeprefix("application/"),
+        header_names=frozenset(header),
         claims=claims,
         payload=segments[1],
         signing_input=f"{segments[0]}.{segments[1]}".encode("ascii"),
@@ -158,18 +160,18 @@ def _refuse_form(fault: Refused) -> NoReturn:
     raise TokenRefused("E16", "malformed") from None
 
 
-def _by_rule(read: _Unverified, rule: JwtRule, keys: KeySet | None, issuer: str, now: float) -> Verified:
+def _by_rule(read: Unverified, rule: JwtRule, keys: KeySet | None, issuer: str, now: float) -> Verified:
     """Raises TokenRefused, KeysMissing."""
     claims = read.claims
     if rule.token_types and read.kind not in rule.token_types:
         raise TokenRefused("E24", "token_type")
-    audiences = _audiences(claims)
+    audiences = read_audiences(claims)
     if rule.audiences and not any(one in rule.audiences for one in audiences):
         raise TokenRefused("E11", "audience")
     subject, presenter = claims.get("sub", ""), claims.get("azp", "")
     if not isinstance(subject, str):
         raise TokenRefused("E16", "malformed")
-    expires_at = _check_times(claims, now)
+    expires_at = check_times(claims, now)
     if keys is None:
         raise KeysMissing((rule,))
     _check_signature(read, rule, keys)
@@ -185,7 +187,7 @@ def _by_rule(read: _Unverified, rule: JwtRule, keys: KeySet | None, issuer: str,
     return Verified(token=token, rule=rule, keys=keys, payload=read.payload)
 
 
-def _audiences(claims: Mapping[str, Json]) -> tuple[str, ...]:
+def read_audiences(claims: Mapping[str, Json]) -> tuple[str, ...]:
     """RFC 7519 section 4.1.3: one text, or a list of them. Here at least one."""
     if "aud" not in claims:
         raise TokenRefused("E07", "no_audience")
@@ -199,7 +201,7 @@ def _audiences(claims: Mapping[str, Json]) -> tuple[str, ...]:
     return texts
 
 
-def _check_times(claims: Mapping[str, Json], now: float) -> float:
+def check_times(claims: Mapping[str, Json], now: float) -> float:
     """When it ends, Unix seconds (RFC 7519 sections 4.1.4 to 4.1.6)."""
     if "exp" not in claims:
         raise TokenRefused("E07", "no_expiry")
@@ -224,7 +226,7 @@ def _time(claims: Mapping[str, Json], name: str, absent: float) -> float:
     return float(value)
 
 
-def _check_signature(read: _Unverified, rule: JwtRule, keys: KeySet) -> None:
+def _check_signature(read: Unverified, rule: JwtRule, keys: KeySet) -> None:
     candidates = keys.candidates(read.kid)
     if not candidates:
         raise UnknownKey((rule,))

@@ -1,0 +1,148 @@
+"""JWT-SVIDs as the control plane issued them, kept for half of their life, one for each set of audiences.
+
+Only the control plane signs them, so each new set of audiences costs a call to it. Callers who want the same wait for
+one call together; few calls are under way at a time, because a workload that asks for ever new audiences must not keep
+the sidecar from renewing its certificate over the same connection. While the control plane is away a token is handed
+out until the last quarter of its life.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from protos.hauberk.v1 import identity_pb2
+from sidecar.control.errors import RpcError
+from sidecar.errors import GRPC_INVALID_ARGUMENT, GRPC_PERMISSION_DENIED, GRPC_UNAVAILABLE, SidecarError
+
+log = logging.getLogger(__name__)
+
+KEPT_MAX = 256
+CALLS_MAX = 4
+WAITING_MAX = 64
+ISSUE_TIMEOUT_S = 10.0
+TOKEN_OCTETS_MAX = 8_192
+
+Audiences = tuple[str, ...]
+"""Sorted, none twice."""
+Issue = Callable[[Sequence[str]], Awaitable[identity_pb2.JwtSvidResponse]]
+
+_PASSED_ON = {GRPC_INVALID_ARGUMENT, GRPC_PERMISSION_DENIED}
+"""What the control plane may say that concerns whoever asked; the rest is our own affair."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtSvid:
+    token: str = field(repr=False)
+    spiffe_id: str
+    received_at: float
+    expires_at: float
+    """Unix seconds; the first by our own clock, so that one that is a little off makes no token old at once."""
+
+    def is_usable(self, now: float, share: float) -> bool:
+        """Whether less than `share` of its life is over."""
+        return now < self.received_at + (self.expires_at - self.received_at) * share
+
+
+class _Asking:
+    """A question to the control plane that is under way."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.error: RpcError | None = None
+        """Set when it failed. None when it is done: it worked, or whoever asked gave up, so ask again."""
+
+
+class Tokens:
+    """See the module's docstring."""
+
+    def __init__(self, issue: Issue, clock: Callable[[], float]) -> None:
+        """`issue` asks the control plane; raises RpcError. `clock`: Unix seconds."""
+        self._issue = issue
+        self._clock = clock
+        self._kept: dict[Audiences, JwtSvid] = {}
+        self._asking: dict[Audiences, _Asking] = {}
+        self._limiter = trio.CapacityLimiter(CALLS_MAX)
+        self._generation = 0
+
+    def __repr__(self) -> str:
+        return f"<Tokens {len(self._kept)} kept, {len(self._asking)} being asked for>"
+
+    def forget(self) -> None:
+        """The identity, or the keys that sign, are others: so must the tokens be."""
+        self._kept.clear()
+        self._generation += 1
+
+    def held(self, audiences: Audiences) -> JwtSvid | None:
+        """The one that is there and may be handed out without a question."""
+        found = self._kept.get(audiences)
+        return found if found is not None and found.is_usable(self._clock(), 0.5) else None
+
+    async def get(self, audiences: Audiences, spiffe_id: str) -> JwtSvid:
+        """For `spiffe_id`, our own. Raises RpcError."""
+        while (found := self.held(audiences)) is None or found.spiffe_id != spiffe_id:
+            asking = self._asking.get(audiences)
+            if asking is None:
+                return await self._ask(audiences, spiffe_id)
+            await asking.done.wait()
+            if asking.error is not None:
+                raise RpcError(asking.error.status, asking.error.message)
+        return found
+
+    async def _ask(self, audiences: Audiences, spiffe_id: str) -> JwtSvid:
+        if len(self._asking) >= WAITING_MAX:
+            raise RpcError(GRPC_UNAVAILABLE, "too many tokens are being asked for")
+        asking = self._asking[audiences] = _Asking()
+        generation = self._generation
+        try:
+            token = await self._issued(audiences, spiffe_id)
+        except RpcError as error:
+            kept = self._kept.get(audiences)
+            if error.status in _PASSED_ON or kept is None or not kept.is_usable(self._clock(), 0.75):
+                asking.error = error
+                raise
+            return kept
+        finally:
+            del self._asking[audiences]
+            asking.done.set()  # whoever waits runs after what follows
+        if generation == self._generation:
+            self._keep(audiences, token)
+        return token
+
+    async def _issued(self, audiences: Audiences, spiffe_id: str) -> JwtSvid:
+        """A new one. Raises RpcError."""
+        try:
+            with trio.fail_after(ISSUE_TIMEOUT_S):
+                async with self._limiter:
+                    answer = await self._issue(audiences)
+            return self._checked(answer, spiffe_id)
+        except RpcError as error:
+            failure: Exception = error
+            if error.status in _PASSED_ON:
+                raise RpcError(error.status, error.message) from None
+        except (SidecarError, OSError, trio.TooSlowError) as error:
+            failure = error
+        log.warning("no JWT-SVID from the control plane", extra={"error": str(failure) or type(failure).__name__})
+        raise RpcError(GRPC_UNAVAILABLE, "the control plane cannot be asked for a token now")
+
+    def _checked(self, answer: identity_pb2.JwtSvidResponse, spiffe_id: str) -> JwtSvid:
+        """Raises RpcError."""
+        if answer.spiffe_id != spiffe_id:
+            raise RpcError(GRPC_UNAVAILABLE, "the control plane issued a token for another identity")
+        if not answer.token or len(answer.token) > TOKEN_OCTETS_MAX or answer.expires_at <= self._clock():
+            raise RpcError(GRPC_UNAVAILABLE, "the control plane issued a token that cannot be used")
+        return JwtSvid(
+            token=answer.token,
+            spiffe_id=answer.spiffe_id,
+            received_at=self._clock(),
+            expires_at=answer.expires_at,
+        )
+
+    def _keep(self, audiences: Audiences, token: JwtSvid) -> None:
+        self._kept.pop(audiences, None)
+        while len(self._kept) >= KEPT_MAX:
+            del self._kept[next(iter(self._kept))]  # the oldest
+        self._kept[audiences] = token
