@@ -14,45 +14,43 @@ from functools import partial
 
 import trio
 
+from sidecar.aging import Aging
 from sidecar.caller import Caller
 from sidecar.config import Address, Config, Inbound, OutboundPort
-from sidecar.errors import NotFound, RequestError
+from sidecar.errors import NotFound, RequestError, TrustLost
 from sidecar.http import tunnel
 from sidecar.http.engines import http2_session
 from sidecar.http.frames import PREFACE
 from sidecar.http.http1 import Http1Server
-from sidecar.http.session import ErrorCode, Session
+from sidecar.http.session import Session
 from sidecar.identity.source import IdentitySource
 from sidecar.inbound import Edge, InboundPeer
+from sidecar.net import ends
 from sidecar.net.connection import Connection, Driver
 from sidecar.net.errors import NotAWorkload, OtherService, TlsError
 from sidecar.net.listener import Gate, serve
 from sidecar.net.pool import Pool
 from sidecar.net.preamble import PROXY_V1, PROXY_V2, first_octets, is_proxy_protocol, send_short, some_octets
-from sidecar.net.tls import PeerCertificate, check_peer, handshake, server_name
+from sidecar.net.tls import check_peer, handshake, server_name
 from sidecar.net.upstream import dial_app, dial_mesh
 from sidecar.outbound import Outbound, OutboundApp
 from sidecar.plaintext import KIND as PLAINTEXT
 from sidecar.plaintext import ROW_OF_REFUSAL, PlaintextEdge
-from sidecar.rules.addresses import canonical_address
 from sidecar.rules.errors import RoutingError
 from sidecar.rules.facts import Peer
 from sidecar.rules.routing import is_named, resolve
 from sidecar.rules.snapshot import Endpoint, Protocol, Snapshot
-from sidecar.runtime import INBOUND, Runtime
+from sidecar.runtime import INBOUND, OUTBOUND, Runtime
 from sidecar.telemetry.access_log import AccessLog, RefusedConnection
 from sidecar.telemetry.metrics import Metrics
+from sidecar.trust import ROW as TRUST_ROW
+from sidecar.trust import TrustKeeper
 
 Subscribe = Callable[[str], bool]
 
 SWEEP_S = 0.25
 MESH_CONNECTIONS_PER_ENDPOINT_MAX = 8
 APP_HTTP2_CONNECTIONS_MAX = 8
-CONNECTION_AGE_MAX_S = 3_600.0
-DRAINED_MAX_S = 5.0
-"""How long a peer may take to answer the PING of our goodbye."""
-CLOSED_MAX_S = 10.0
-"""How long a peer may take to read our last words."""
 
 
 class DataPlane:
@@ -89,7 +87,16 @@ class DataPlane:
         self._plaintext = PlaintextEdge(runtime, config.inbound, now)
         self._now = now
         self._draining = False
-        identity.subscribe(self._outbound.retire_connections)
+        self._aging = Aging(driver, config.timeouts)
+        self._trust = TrustKeeper(identity, runtime, self._ended_for_trust)
+        self._shown = identity.svid
+        identity.subscribe(self._identity_changed)
+
+    def _identity_changed(self) -> None:
+        if self._identity.svid is not self._shown:
+            self._shown = self._identity.svid
+            self._outbound.retire_connections()
+        self._trust.changed()
 
     # What the app wires
 
@@ -139,7 +146,7 @@ class DataPlane:
             for pool in self._apps.values():
                 pool.freed()
             for connection in self._driver.connections:
-                self._sweep_connection(connection, now)
+                self._aging.look_at(connection, now)
             self._driver.flush()
 
     async def drain(self, timeout_s: float) -> bool:
@@ -159,42 +166,49 @@ class DataPlane:
     # From the mesh
 
     async def _serve_mesh_one(self, sock: socket.socket) -> None:
-        limits = self._config.limits
-        remote, source, own = _remote(sock), *_addresses(sock)  # now, for the handshake takes the socket over
+        remote, (source, destination) = ends.remote(sock), ends.addresses(sock)  # the handshake takes the socket over
+        own, bundle, context = self._identity.svid, self._identity.bundle, self._identity.server_context()
+        assert own is not None
         try:
             with trio.fail_after(self._config.timeouts.handshake_s):
-                tls_sock = await handshake(sock, self._identity.server_context(), server_side=True)
+                tls_sock = await handshake(sock, context, server_side=True)
         except trio.TooSlowError:
             self._refused("handshake_timeout", "F21", remote)
             return
         except TlsError as e:
             self._refused(e.reason, e.row, remote)
             return
+        # From here on nothing is waited for until the connection is among those that are looked at again.
         try:
-            svid = self._identity.svid
-            assert svid is not None
-            peer = check_peer(tls_sock, svid.spiffe_id.trust_domain, time.time(), None)
+            revocations = self._identity.revocations
+            peer = check_peer(tls_sock, own.spiffe_id.trust_domain, time.time(), None, revocations)
             if not peer.identity.is_workload:
                 raise NotAWorkload(str(peer.identity))
             asked_for = server_name(tls_sock)
             if asked_for and not is_named(self._config.service, self._config.namespace, asked_for):
                 raise OtherService(asked_for)
+            caller = Caller(self._runtime, Peer(peer.identity, source, destination, asked_for), peer, self._now)
+            handler = InboundPeer(self._runtime, self._apps, caller)
+            session = http2_session(self._config.http2_engine, handler, self._config.limits, self._driver.clock)
+            connection = Connection(self._driver, tls_sock, session, kind="mesh_server", peer=peer)
+            connection.own, connection.verified_under = own, bundle
+            if error := self._trust.refusal(connection):  # trust changed during the handshake
+                raise error
         except TlsError as e:
             self._refused(e.reason, e.row, remote, e.asked_for if isinstance(e, OtherService) else "")
             tls_sock.close()
             return
-        caller = Caller(self._runtime, Peer(peer.identity, source, own, asked_for), peer, self._now)
-        handler = InboundPeer(self._runtime, self._apps, caller)
-        session = http2_session(self._config.http2_engine, handler, limits, self._driver.clock)
         if self._draining:
             session.drain()
-        await self._run(tls_sock, session, "mesh_server", peer)
+        connection.expires_at = self._driver.tick() + min(peer.not_after, own.not_after) - time.time()
+        await connection.run()
+        self._ended(session)
 
     # In plaintext
 
     async def _serve_plaintext_one(self, sock: socket.socket, inbound: Inbound) -> None:
         """What it speaks is declared, and not what it likes to begin with (row C25)."""
-        remote, source, own = _remote(sock), *_addresses(sock)
+        remote, (source, own) = ends.remote(sock), ends.addresses(sock)
         edge = Edge(inbound.port, partial(self._plaintext.refusal, inbound.port, source))
         if why := edge.refusal():
             self._refused(why, ROW_OF_REFUSAL, remote)
@@ -227,12 +241,26 @@ class DataPlane:
                 await connection.run(first)
             self._ended(session)
 
-    def _refused(self, reason: str, row: str, remote: str, sni: str = "") -> None:
+    # Who was refused
+
+    def _refused(self, reason: str, row: str, remote: str, sni: str = "", direction: str = INBOUND) -> None:
         self._metrics.refused(row, reason)
         refused = RefusedConnection(
-            now=time.time(), direction=INBOUND, remote=remote, reason=reason, row=row, sni=sni.encode() or None
+            now=time.time(), direction=direction, remote=remote, reason=reason, row=row, sni=sni.encode() or None
         )
         self._access_log.record(refused)
+
+    def refusal(self, connection: Connection) -> TlsError | None:
+        """For `dial_mesh`."""
+        return self._trust.refusal(connection)
+
+    def refused(self, error: TlsError, address: str) -> None:
+        """For `dial_mesh`."""
+        self._refused(error.reason, error.row, address, direction=OUTBOUND)
+
+    def _ended_for_trust(self, connection: Connection, error: TlsError) -> None:
+        direction = INBOUND if connection.kind == "mesh_server" else OUTBOUND
+        self._refused(TrustLost.reason, TRUST_ROW, connection.remote, direction=direction)
 
     # From local apps
 
@@ -252,7 +280,8 @@ class DataPlane:
             session = http2_session(self._config.http2_engine, handler, self._config.limits, self._driver.clock)
         else:
             session = Http1Server(handler, limits=self._config.limits)
-        await self._run(sock, session, "app_server", None, first)
+        await Connection(self._driver, sock, session, kind="app_server").run(first)
+        self._ended(session)
 
     async def _open_tunnel(self, sock: socket.socket, first: bytes) -> tuple[OutboundPort | None, bytes]:
         """Answer a CONNECT: the service it names, and what came after it. None: refused, and answered so."""
@@ -272,15 +301,6 @@ class DataPlane:
             return None, b""
         send_short(sock, tunnel.ESTABLISHED)
         return OutboundPort(listen=Address(), service=asked.host, port=asked.port), asked.rest
-
-    async def _run(
-        self, sock: socket.socket, session: Session, kind: str, peer: PeerCertificate | None, first: bytes = b""
-    ) -> None:
-        connection = Connection(self._driver, sock, session, kind=kind, peer=peer)
-        if peer is not None:
-            connection.expires_at = self._driver.tick() + peer.not_after - time.time()
-        await connection.run(first)
-        self._ended(session)
 
     def _ended(self, session: Session) -> None:
         """Of what never became a request (a malformed head, a flood) no exchange tells."""
@@ -307,88 +327,8 @@ class DataPlane:
         return Pool(
             endpoint.address,
             self._driver,
-            lambda: dial_mesh(self._driver, self._config, self._identity, endpoint, service, self._ended),
+            lambda: dial_mesh(self._driver, self._config, self._identity, endpoint, service, self, self._ended),
             connections_max=MESH_CONNECTIONS_PER_ENDPOINT_MAX,
             streams_per_connection=limits.streams_per_connection_max,
             waiting_max=limits.waiting_exchanges_max,
         )
-
-    # Time
-
-    def _sweep_connection(self, connection: Connection, now: float) -> None:
-        """A connection ends when its certificate does (row F15), takes no new streams from half of that life on, and
-        goes when nobody has used it for long. Whoever does not do their part in that is not waited for (A14, I01), nor
-        is a sidecar that gives no sign of life."""
-        session, timeouts = connection.session, self._config.timeouts
-        is_quiet = not session.open_streams
-        closed_s = _lasts_s(connection, "closed", session.closed, now)
-        is_unused = is_quiet and now - _used_at(connection) > (connection.idle_s or timeouts.connection_idle_s)
-        is_old = now - connection.opened > CONNECTION_AGE_MAX_S and not session.draining
-        drained_s = _lasts_s(connection, "drained", is_quiet and session.draining, now)
-        awaiting_s = _lasts_s(connection, "awaiting", is_quiet and session.awaits_rest, now)
-        is_dead = (
-            session.awaits_pong and now - connection.activity > timeouts.keepalive_s + timeouts.keepalive_timeout_s
-        )
-        if is_dead or closed_s > CLOSED_MAX_S or (connection.unsent and now - connection.sent_at > timeouts.idle_s):
-            connection.close()
-            return
-        if connection.expires_at is not None and now >= connection.expires_at:
-            session.shutdown(ErrorCode.NO_ERROR)
-        elif awaiting_s > timeouts.headers_s:
-            session.shutdown(ErrorCode.PROTOCOL_ERROR)
-        elif drained_s > DRAINED_MAX_S:
-            session.shutdown(ErrorCode.NO_ERROR)
-        elif connection.retire_at is not None and now >= connection.retire_at:
-            connection.retire_at = None
-            session.drain()
-        elif is_old or is_unused:
-            session.drain()
-        elif self._is_due_for_ping(connection, now):
-            connection.since["asked"] = now
-            session.ping()
-        else:
-            return
-        self._driver.touched.add(session)
-
-    def _is_due_for_ping(self, connection: Connection, now: float) -> bool:
-        """Whether nothing came for so long that the other sidecar may be gone, its address with it (RFC 9113 section
-        6.7). A connection that waits for use is asked about by its client only: by both, each would take the other's
-        question for use."""
-        session = connection.session
-        is_kept = connection.kind == "mesh_client" or (connection.kind == "mesh_server" and session.open_streams > 0)
-        is_silent = now - connection.activity > self._config.timeouts.keepalive_s
-        return is_kept and is_silent and not session.awaits_pong and not session.closed
-
-
-def _used_at(connection: Connection) -> float:
-    """Monotonic time of the last sign that somebody uses the connection. The answer to our own PING is none."""
-    session, since, activity = connection.session, connection.since, connection.activity
-    if not session.awaits_pong and since.pop("asked", None) is not None:
-        since["answered"] = activity
-    if session.open_streams or not ("asked" in since or since.get("answered") == activity):
-        since["used"] = activity
-    return since.get("used", connection.opened)
-
-
-def _lasts_s(connection: Connection, state: str, holds: bool, now: float) -> float:
-    """For how long the sweep has seen the connection in this state without a break."""
-    if not holds:
-        connection.since.pop(state, None)
-        return 0.0
-    return now - connection.since.setdefault(state, now)
-
-
-def _addresses(sock: socket.socket) -> tuple[str, str]:
-    """Of the other end and of ours, for policy: in one spelling (row C29). Empty: the peer is gone."""
-    try:
-        return canonical_address(sock.getpeername()[0]), canonical_address(sock.getsockname()[0])
-    except OSError:
-        return "", ""
-
-
-def _remote(sock: socket.socket) -> str:
-    """Address of the other end, for the log."""
-    try:
-        return str(Address(*sock.getpeername()[:2]))
-    except OSError:
-        return "unknown"

@@ -127,6 +127,15 @@ class ConnectFailed(RequestError):
     reason, title = "connect_failed", "The service could not be reached."
 
 
+class TrustLost(RequestError):
+    """The other end of the mesh connection was trusted when the request began, and is not any more (row F15).
+
+    Never a code that invites to try again: it may have been acted on."""
+
+    http_status, grpc_status, h2_code = 503, GRPC_UNAVAILABLE, ErrorCode.CANCEL
+    reason, title = "trust_lost", "The other end of the connection is not trusted any more."
+
+
 class UpstreamFailed(RequestError):
     """The upstream broke off or answered with something that is not HTTP."""
 

@@ -109,6 +109,10 @@ class Exchange:
     def is_over(self) -> bool:
         return self.state is _ENDED
 
+    def is_on(self, session: Session) -> bool:
+        """Does it go over this connection, at either side?"""
+        return session is self._down or session is self._up
+
     # What the owner tells
 
     def understood(self, head: RequestHead) -> None:

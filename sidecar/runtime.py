@@ -104,6 +104,9 @@ class Runtime:
     def live_in(self, direction: str) -> int:
         return sum(call.direction == direction for call in self._live.values())
 
+    def exchanges_on(self, session: Session) -> list[Exchange]:
+        return [exchange for exchange in self._live if exchange.is_on(session)]
+
     def current(self) -> tuple[Snapshot, Authorizer]:
         """The snapshot for one exchange, from its beginning to its end. Raises NotReady before the first."""
         if self.snapshot is None or self.authorizer is None:

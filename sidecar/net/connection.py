@@ -25,10 +25,15 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from certs.bundle import TrustBundle
+from certs.svid import X509Svid
 from sidecar.config import Limits
+from sidecar.errors import PeerFlood
 from sidecar.http.session import Session
+from sidecar.net import ends
 from sidecar.net.reactor import Reactor
 from sidecar.net.tls import PeerCertificate
+from sidecar.net.tls_messages import is_flooded
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +121,14 @@ class Connection:
         self.kind = kind
         """"mesh_server", "mesh_client", "app_server" or "app_client", for metrics and timeouts."""
         self.peer = peer
+        self.own: X509Svid | None = None
+        """What the peer was shown."""
+        self.verified_under: TrustBundle | None = None
+        """What the peer's chain was verified with last."""
         self.expires_at: float | None = None
-        """Monotonic time at which the connection must be gone: the peer's certificate ends (row F15)."""
+        """Monotonic time at which the connection must be gone: a certificate ends (row F15)."""
+        self.close_at: float | None = None
+        """Monotonic time at which the socket is closed, whether or not the peer has read our goodbye."""
         self.retire_at: float | None = None
         """Monotonic time from which the connection takes no new streams."""
         self.idle_s: float | None = None
@@ -173,6 +184,8 @@ class Connection:
             self._unwatch()
             driver.remove(self)
             self._spoken.set()
+            if is_flooded(self._sock):
+                session.fault = PeerFlood("TLS messages besides data", row="F24")
             session.eof()
             driver.flush()
             self._close()
@@ -181,6 +194,11 @@ class Connection:
     def unsent(self) -> int:
         """Octets the kernel has not taken."""
         return len(self._pending)
+
+    @property
+    def remote(self) -> str:
+        """Address of the other end, for the log."""
+        return ends.remote(self._sock)
 
     async def wait_spoken(self) -> None:
         """Until the peer's first bytes. Raises ConnectionResetError if it leaves without a word."""
@@ -272,6 +290,8 @@ class Connection:
 
     def flush(self) -> None:
         """Send what the session has queued, as far as the kernel takes it."""
+        if self._broken:
+            return
         data = self.session.take()
         if data:
             if self._pending:

@@ -5,6 +5,7 @@ None of these is ever shown to the peer; OpenSSL has sent its alert already, or 
 
 from __future__ import annotations
 
+from certs.spiffe_id import SpiffeId
 from sidecar.errors import SidecarError
 
 
@@ -44,6 +45,29 @@ class PeerRefused(TlsError):
     """The peer's certificate is no legal identity of this mesh (F01 to F10, F19, F22, F23)."""
 
     reason = "peer_refused"
+
+
+class PeerRevoked(TlsError):
+    """Whatever the certificate says, it is worth nothing any more: its identity, its serial number or the authority
+    that signed it was revoked (F15)."""
+
+    reason = "peer_revoked"
+
+    def __init__(self, identity: SpiffeId, what: str, serial: int) -> None:
+        """`what`: "identity", "serial" or "authority"."""
+        told = {
+            "identity": f"{identity} is revoked",
+            "serial": f"the certificate {serial:x} of {identity} is revoked",
+            "authority": f"an authority over the certificate of {identity} is revoked",
+        }
+        super().__init__(told[what], row="F15")
+        self.what = what
+
+
+class OwnRevoked(TlsError):
+    """The certificate that a connection was made with is our own, and nobody takes it any more (F15)."""
+
+    reason = "own_revoked"
 
 
 class OtherService(TlsError):

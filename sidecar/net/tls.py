@@ -8,11 +8,15 @@ F17), so nothing may be sent or believed on a connection until `check_peer` has 
 always
 
     ssl_socket = await handshake(sock, context, server_side=...)
-    peer = check_peer(ssl_socket, trust_domain, now, expected)
+    peer = check_peer(ssl_socket, trust_domain, now, expected, revocations)
+
+that is: OpenSSL's verification, whose certificate it is and whether it may be one at all, whether it was revoked, and
+whether it is the one looked for. What is trusted may change while a handshake runs and while a connection lives: the
+same questions are asked again then (`sidecar.net.trust`).
 
 Sessions are never resumed: resumption skips the certificate check, so an expired or revoked leaf would come back in
-(F14). No tickets are sent, none are asked for, there is no TLS 1.2 and so no session id cache, and every change of
-certificate or bundle makes new contexts (`sidecar.identity.source`).
+(F14). No tickets are sent, none are asked for, there is no TLS 1.2 and so no session id cache, every change of
+certificate or bundle makes new contexts (`sidecar.identity.source`), and a resumed session is refused all the same.
 
 F18, for clients: in TLS 1.3 the client's handshake is complete before the server has looked at the client's
 certificate. A server's refusal therefore arrives as an alert at the client's first read, after the client may have
@@ -33,16 +37,29 @@ import ssl
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import trio
 from cryptography import x509
 
+from certs.authority_id import key_id
 from certs.bundle import TrustBundle
-from certs.errors import CertsError
+from certs.der import load_certificate, load_public_key
+from certs.errors import CertsError, InvalidSvid
+from certs.revocation import NOTHING_REVOKED, Revocations
 from certs.spiffe_id import SpiffeId, TrustDomain
 from certs.svid import X509Svid
 from certs.verify import check_leaf
-from sidecar.net.errors import AlpnMissing, HandshakeFailed, PeerRefused, RefusedByPeer, TlsError, WrongPeer
+from sidecar.net.errors import (
+    AlpnMissing,
+    HandshakeFailed,
+    PeerRefused,
+    PeerRevoked,
+    RefusedByPeer,
+    TlsError,
+    WrongPeer,
+)
+from sidecar.net.tls_messages import MeshSocket, limit_messages
 
 ALPN = "h2"
 CHAIN_CERTIFICATES_MAX = 5
@@ -85,13 +102,16 @@ class PeerCertificate:
     sha256_hex: str
     """Of `der`; what x-forwarded-client-cert calls Hash."""
     serial: int
+    issuers_der: tuple[bytes, ...] = ()
+    """What the peer sent after its leaf. One object for all connections with the same."""
+    authority_ids: tuple[str, ...] = ()
+    """`certs.authority_id.key_id` of each of them."""
 
 
 def server_context(svid: X509Svid, bundle: TrustBundle) -> ssl.SSLContext:
     """For accepting: we are `svid`, and every client must show a certificate that chains to `bundle`."""
     context = _base_context(ssl.PROTOCOL_TLS_SERVER)
     context.num_tickets = 0
-    context.sslsocket_class = _Accepted
     context.sni_callback = _note_server_name
     _trust(context, bundle)
     _load_identity(context, svid)
@@ -114,16 +134,10 @@ def unverified_client_context() -> ssl.SSLContext:
     return context
 
 
-class _Accepted(ssl.SSLSocket):
-    """Knows what name the client asked for."""
-
-    server_name = ""
-
-
 def _note_server_name(sock: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> int | None:
     """Called by OpenSSL for each ClientHello, before the client has proved anything. A name that is none (RFC 6066
     section 3: no addresses, no trailing dot, which is forgiven) ends the handshake with an alert."""
-    if isinstance(sock, _Accepted):
+    if isinstance(sock, MeshSocket):
         plain = (name or "").lower().removesuffix(".")
         if name is not None and (len(plain) > SERVER_NAME_CHARACTERS_MAX or _SERVER_NAME.fullmatch(plain) is None):
             return ssl.AlertDescription.ALERT_DESCRIPTION_ILLEGAL_PARAMETER
@@ -133,7 +147,7 @@ def _note_server_name(sock: ssl.SSLSocket | ssl.SSLObject, name: str | None, con
 
 def server_name(ssl_socket: ssl.SSLSocket) -> str:
     """What the client asked for (SNI): lower case, no trailing dot; "" if it named nothing. For a server's socket."""
-    return ssl_socket.server_name if isinstance(ssl_socket, _Accepted) else ""
+    return ssl_socket.server_name if isinstance(ssl_socket, MeshSocket) else ""
 
 
 async def handshake(
@@ -206,28 +220,38 @@ def check_peer(
     trust_domain: TrustDomain,
     now: float,
     expected: Collection[SpiffeId] | None,
+    revocations: Revocations = NOTHING_REVOKED,
 ) -> PeerCertificate:
     """Who is there, or an error. Call it after `handshake` and before the first byte is sent or read.
 
     `expected` is whom a client looks for; None (servers) accepts every identity of the trust domain.
-    Raises AlpnMissing, PeerRefused, WrongPeer, or HandshakeFailed for a protocol below TLS 1.3."""
+    Raises AlpnMissing, PeerRefused, PeerRevoked, WrongPeer, or HandshakeFailed for a protocol below TLS 1.3."""
     der = ssl_socket.getpeercert(binary_form=True)
     if der is None:
         raise PeerRefused("the peer showed no certificate", row="F19")
     if ssl_socket.version() != "TLSv1.3":
         raise HandshakeFailed("the peer does not speak TLS 1.3", row="F12")
+    if ssl_socket.session_reused:
+        raise PeerRefused("the peer resumed a session, in which no certificate is looked at", row="F14")
     if ssl_socket.selected_alpn_protocol() != ALPN:
         raise AlpnMissing("the peer did not agree on h2", row="F17")
-    chain = peer_chain(ssl_socket)
+    peer = _peer_certificate(der, peer_chain(ssl_socket), trust_domain, now)
+    if revoked := revocation_of(peer, revocations):
+        raise revoked
+    if expected is not None and peer.identity not in expected:
+        wanted = " or ".join(sorted(str(one) for one in expected)[:3]) or "nobody"
+        raise WrongPeer(f"found {peer.identity} where {wanted} should be", row="F11")
+    return peer
+
+
+def _peer_certificate(der: bytes, chain: list[bytes], trust_domain: TrustDomain, now: float) -> PeerCertificate:
     if len(chain) > CHAIN_CERTIFICATES_MAX or sum(map(len, chain)) > CHAIN_OCTETS_MAX:
         raise PeerRefused("the peer's certificate chain is too long", row="F22")
     try:
         identity = check_leaf(der, trust_domain, now)
+        issuers_der, ids = _issuers(tuple(chain[1:]))
     except CertsError as error:
         raise PeerRefused(f"the peer's certificate is no identity of this mesh: {error}", row=error.row) from None
-    if expected is not None and identity not in expected:
-        wanted = " or ".join(sorted(str(one) for one in expected)[:3]) or "nobody"
-        raise WrongPeer(f"found {identity} where {wanted} should be", row="F11")
     leaf = x509.load_der_x509_certificate(der)
     return PeerCertificate(
         identity=identity,
@@ -235,7 +259,30 @@ def check_peer(
         not_after=leaf.not_valid_after_utc.timestamp(),
         sha256_hex=hashlib.sha256(der).hexdigest(),
         serial=leaf.serial_number,
+        issuers_der=issuers_der,
+        authority_ids=ids,
     )
+
+
+@lru_cache(maxsize=64)
+def _issuers(issuers_der: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[str, ...]]:
+    """The same tuple for the same chain, and the authorities' ids. A mesh has few chains at a time; what somebody
+    makes up besides is forgotten again. Raises InvalidSvid, which is not remembered."""
+    keys = (load_public_key(load_certificate(der, InvalidSvid)[0], InvalidSvid, "F23") for der in issuers_der)
+    return issuers_der, tuple(key_id(key) for key in keys)
+
+
+def authority_ids(issuers_der: tuple[bytes, ...]) -> tuple[str, ...]:
+    """`certs.authority_id.key_id` of each of these signing certificates. Raises InvalidSvid."""
+    return _issuers(issuers_der)[1]
+
+
+def revocation_of(peer: PeerCertificate, revocations: Revocations) -> PeerRevoked | None:
+    """What is revoked of it, or None."""
+    what = revocations.refusal(peer.identity, peer.serial, peer.authority_ids)
+    if not what:
+        return None
+    return PeerRevoked(peer.identity, what, peer.serial)
 
 
 def peer_chain(ssl_socket: ssl.SSLSocket) -> list[bytes]:
@@ -257,6 +304,7 @@ def _base_context(protocol: int) -> ssl.SSLContext:
     context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.options |= ssl.OP_NO_TICKET
     context.set_alpn_protocols([ALPN])
+    limit_messages(context)
     context.check_hostname = False  # names are SPIFFE IDs, compared in check_peer; this must precede CERT_REQUIRED
     return context
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
@@ -22,7 +23,8 @@ from sidecar.net.connection import Connection, Driver
 from sidecar.net.dial import dial
 from sidecar.net.errors import TlsError
 from sidecar.net.tls import check_peer, handshake
-from sidecar.rules.snapshot import Endpoint, Protocol
+from sidecar.rules.snapshot import Endpoint
+from sidecar.rules.snapshot import Protocol as Speaks
 
 APP_IDLE_S = 3.0
 """HTTP/1.1 connections to the app are dropped before the app's own keep-alive (5 s is common) ends under a request."""
@@ -32,35 +34,57 @@ Ended = Callable[[Session], None]
 """Told of a session when its connection is over: `Session.fault` may say why."""
 
 
+class MeshGuard(Protocol):
+    """Who has a say in connections to other sidecars."""
+
+    def refusal(self, connection: Connection) -> TlsError | None:
+        """Why a connection may not be, by what is known now; None: it may."""
+
+    def refused(self, error: TlsError, address: str) -> None:
+        """Told of the endpoints that were not who they had to be."""
+
+
 async def dial_mesh(
-    driver: Driver, config: Config, identity: IdentitySource, endpoint: Endpoint, service: str, ended: Ended
+    driver: Driver,
+    config: Config,
+    identity: IdentitySource,
+    endpoint: Endpoint,
+    service: str,
+    guard: MeshGuard,
+    ended: Ended,
 ) -> Connection:
     """A connection to another sidecar that proved to be `endpoint.identity`, and was asked for `service`
     ("name.namespace"). Raises ConnectFailed."""
     limit = config.timeouts
-    own = identity.svid
-    if own is None or not identity.is_ready:
+    if not identity.is_ready:
         raise ConnectFailed("this sidecar has no certificate yet")
     sock = None
     connection = None
     try:
         with trio.fail_after(limit.connect_s):
             sock = await dial(_address(endpoint.address))
+        own, bundle, context = identity.svid, identity.bundle, identity.client_context()  # of the same moment
+        assert own is not None
         with trio.fail_after(limit.handshake_s):
-            sock = await handshake(sock, identity.client_context(), server_side=False, ask_for=service)
-            peer = check_peer(sock, own.spiffe_id.trust_domain, time.time(), {endpoint.identity})
+            sock = await handshake(sock, context, server_side=False, ask_for=service)
+            peer = check_peer(sock, own.spiffe_id.trust_domain, time.time(), {endpoint.identity}, identity.revocations)
             session = http2_session(config.http2_engine, None, config.limits, driver.clock)
             connection = Connection(driver, sock, session, kind="mesh_client", peer=peer)
+            connection.own, connection.verified_under = own, bundle
             lifetime = min(peer.not_after, own.not_after) - time.time()
             connection.expires_at = driver.tick() + lifetime
             connection.retire_at = driver.now + lifetime / 2
             driver.spawn(_run, connection, ended)
             await connection.wait_spoken()
+            if error := guard.refusal(connection):  # trust may have changed before the driver knew the connection
+                raise error
     except BaseException as e:
         if connection is not None:
             connection.close()
         elif sock is not None:
             sock.close()
+        if isinstance(e, TlsError) and e.row:
+            guard.refused(e, endpoint.address)
         if isinstance(e, (OSError, trio.TooSlowError, TlsError)):
             raise ConnectFailed(_why(e, endpoint.address)) from None
         raise
@@ -75,12 +99,12 @@ async def dial_app(driver: Driver, config: Config, inbound: Inbound, ended: Ende
     except (OSError, trio.TooSlowError) as e:
         raise ConnectFailed(f"the app does not accept connections: {_why(e, str(inbound.app))}") from None
     session: Session
-    if inbound.protocol is Protocol.HTTP2:
+    if inbound.protocol is Speaks.HTTP2:
         session = http2_session(config.http2_engine, None, config.limits, driver.clock)
     else:
         session = Http1Client(limits=config.limits)
     connection = Connection(driver, sock, session, kind="app_client")
-    if inbound.protocol is Protocol.HTTP1:
+    if inbound.protocol is Speaks.HTTP1:
         connection.idle_s = APP_IDLE_S
         connection.acks_at_once = not inbound.app.path
     driver.spawn(_run, connection, ended)

@@ -36,7 +36,7 @@ def sweep(it: Target, *, after_s: float, step_s: float = 1.0, each: Callable[[],
         each()
         it.runtime.sweep(it.driver.now)
         for connection in it.driver.connections:
-            it.plane._sweep_connection(connection, it.driver.now)
+            it.plane._aging.look_at(connection, it.driver.now)
         it.driver.flush()
 
 

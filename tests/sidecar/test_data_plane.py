@@ -685,9 +685,9 @@ async def test_f15_a_connection_ends_with_the_certificate_it_was_made_with() -> 
             assert await caller.read() == b"first"
             (connection,) = [c for c in pair.orders.driver.connections if c.kind == "mesh_server"]
             assert connection.expires_at is not None
-            pair.orders.plane._sweep_connection(connection, connection.expires_at - 1)
+            pair.orders.plane._aging.look_at(connection, connection.expires_at - 1)
             assert not connection.session.draining
-            pair.orders.plane._sweep_connection(connection, connection.expires_at)
+            pair.orders.plane._aging.look_at(connection, connection.expires_at)
             pair.orders.driver.flush()
             with pytest.raises(h11.RemoteProtocolError):
                 await caller.rest()

@@ -79,7 +79,7 @@ def mesh_connections(side: Side, kind: str) -> list[Connection]:
 def sweep(side: Side, now: float) -> None:
     """As the data plane does it, at that time."""
     for connection in side.driver.connections:
-        side.plane._sweep_connection(connection, now)
+        side.plane._aging.look_at(connection, now)
     side.driver.flush()
 
 
@@ -213,6 +213,6 @@ async def test_apps_are_not_asked(kind: str) -> None:
         await settled(lambda: app.requests)
         side = pair.web if kind == "app_server" else pair.orders
         (connection,) = mesh_connections(side, kind)
-        assert not side.plane._is_due_for_ping(connection, side.driver.now + 1_000)
+        assert not side.plane._aging._is_due_for_ping(connection, side.driver.now + 1_000)
         app.released.set()
         assert (await caller.head()).status_code == 200

@@ -17,6 +17,7 @@ import pytest
 import trio
 from cryptography import x509
 
+from certs.authority_id import key_id
 from certs.bundle import TrustBundle
 from certs.spiffe_id import SpiffeId, TrustDomain
 from sidecar.net.errors import AlpnMissing, HandshakeFailed, PeerRefused, RefusedByPeer, TlsError, WrongPeer
@@ -112,6 +113,8 @@ async def test_two_workloads_learn_each_others_identity() -> None:
         not_after=orders.not_after,
         sha256_hex=hashlib.sha256(orders.chain_der[0]).hexdigest(),
         serial=4711,
+        issuers_der=(MESH.root.der,),  # OpenSSL sends what it finds when nothing follows the leaf
+        authority_ids=(key_id(MESH.root.key.public_key()),),
     )
     assert client.version() == "TLSv1.3"
     met.close()
