@@ -27,6 +27,7 @@ from control_plane.ca.records import Maker
 from control_plane.ca.signer import IssuedSvid
 from control_plane.ca.slots import CaPolicy, Live, Readiness, Step, StepKind
 from control_plane.ca.vault import Vault
+from control_plane.errors import Unavailable
 from control_plane.model import Authority, Level
 from control_plane.store.base import Store
 
@@ -57,25 +58,24 @@ class CertificateAuthority:
         """The CA in `store`, made there at the first start; its keys are sealed with the KEK in `kek_file` (default: in
         `data_dir`). `now` in Unix seconds.
 
-        Raises CaStateError (what is there does not open: see `opening` for the states; nothing was changed) and
-        ControlPlaneError. Expired authorities are no error."""
+        Raises CaStateError: what is there does not open (see `opening` for the states), and nothing was changed.
+        Expired authorities are no error."""
         policy = policy or CaPolicy()
         kek = KekFile(path=(kek_file or data_dir / KEK_NAME).absolute(), owner_uid=os.geteuid())
         try:
             opened = open_vault(data_dir.absolute(), kek, store, token_bytes)
-        except OSError as failure:
-            problem = f"the disk does not do what it must ({failure.strerror})"
-            remedy = "Nothing was committed; start again when that is mended."
-            raise CaStateError(data_dir, problem, remedy, row="J03") from failure
-        vault = opened.vault
-        check_authorities(store.authorities(), vault, trust_domain, now, data_dir / STORE_NAME)
-        try:
+            vault = opened.vault
+            check_authorities(store.authorities(), vault, trust_domain, now, data_dir / STORE_NAME)
             book = Book(store, audit, trust_domain, vault, policy, now=now, token_bytes=token_bytes)
             maker = Maker(trust_domain, policy, vault, token_bytes)
             operations = Operations(book, maker, policy, trust_domain, vault, sign_command=sign_command)
             operations.begin(now, opened.adopted)
         except CaStateError:
             raise
+        except (OSError, Unavailable) as failure:
+            problem = f"the disk does not do what it must ({failure})"
+            remedy = "Nothing was committed; start again when that is mended."
+            raise CaStateError(data_dir, problem, remedy, row="J03") from failure
         except CaError as failure:
             remedy = "Start with the trust domain it was made for, or restore the right files from a backup."
             raise CaStateError(data_dir, str(failure), remedy, row=failure.row) from failure
