@@ -23,6 +23,7 @@ from pathlib import Path
 from certs.spiffe_id import TrustDomain
 from control_plane import logs
 from control_plane.api.admin import AdminApi
+from control_plane.api.ca import CaApi
 from control_plane.api.changes import ResourceChanges
 from control_plane.api.config import ConfigApi
 from control_plane.api.credentials import OwnCertificate
@@ -190,6 +191,7 @@ class Apis:
     explain: ExplainApi
     history: HistoryApi
     admin: AdminApi
+    ca: CaApi
 
 
 def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
@@ -228,6 +230,14 @@ def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
         release=metadata.version("hauberk"),
         now=now,
     )
+    ca = CaApi(
+        store=state.store,
+        authority=state.authority,
+        registry=state.registry,
+        hub=state.hub,
+        readiness=state.readiness,
+        now=now,
+    )
     return Apis(
         identity=identity,
         discovery=discovery,
@@ -235,6 +245,7 @@ def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
         explain=explain,
         history=history,
         admin=admin,
+        ca=ca,
     )
 
 
@@ -242,7 +253,7 @@ def _server(state: State, limits: Limits, now: Callable[[], float]) -> GrpcServe
     """The API over the state, on gRPC."""
     made = apis(state, limits, now)
     return GrpcServer(
-        methods(made.identity, made.discovery, made.resources, made.explain, made.history, made.admin),
+        methods(made.identity, made.discovery, made.resources, made.explain, made.history, made.admin, made.ca),
         certificate=state.certificate,
         bundle=lambda: state.authority.bundle,
         limits=limits,

@@ -16,8 +16,9 @@ from certs.svid import X509Svid, new_private_key
 from certs.verify import CHAIN_BYTES_MAX
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaError, CaExpired
+from control_plane.ca.hierarchy import of_root
 from control_plane.ca.root import make_root
-from control_plane.ca.signer import IssuedSvid
+from control_plane.ca.signer import IssuedSvid, Signer
 from control_plane.errors import ControlPlaneError
 from control_plane.logs import fields
 from control_plane.model import IssuedRecord
@@ -118,9 +119,15 @@ class OwnCertificate:
 
 
 def _nobodys(trust_domain: TrustDomain, bundle: TrustBundle, now: float) -> ServerCertificate:
-    made = make_root(trust_domain, lifetime_s=LIFETIME_S, now=now, token_bytes=os.urandom)
-    chain_pem = made.certificate.public_bytes(Encoding.PEM)
-    return ServerCertificate(key_pem=_pem(made.private_key), chain_pem=chain_pem, roots_pem=bundle.pem())
+    """A leaf under a root that is thrown away. TLS libraries refuse to serve with a root itself: its key usage lacks
+    digitalSignature (RFC 5280 section 4.2.1.3)."""
+    root = make_root(trust_domain, lifetime_s=LIFETIME_S, now=now, token_bytes=os.urandom)
+    key = new_private_key()
+    signer = Signer(of_root(root), trust_domain, token_bytes=os.urandom)
+    issued = signer.issue(SpiffeId.for_control_plane(trust_domain), key.public_key(), LIFETIME_S, now)
+    chain_der = [*issued.chain_der, root.der]
+    chain_pem = b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in chain_der)
+    return ServerCertificate(key_pem=_pem(key), chain_pem=chain_pem, roots_pem=bundle.pem())
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from control_plane.api.admin import AdminApi
 from control_plane.api.authz import Caller
+from control_plane.api.ca import CaApi
 from control_plane.api.config import ConfigApi
 from control_plane.api.discovery import DiscoveryApi
 from control_plane.api.explain import ExplainApi
@@ -29,10 +30,6 @@ NOT_BUILT = (
     "hauberk.v1.Identity/Anchors",
     "hauberk.v1.Identity/Confirm",
     "hauberk.v1.Identity/IssueJwtSvid",
-    "hauberk.v1.Admin/CaStatus",
-    "hauberk.v1.Admin/CaStep",
-    "hauberk.v1.Admin/CaInstall",
-    "hauberk.v1.Admin/CaRehearse",
     "hauberk.v1.Admin/Revoke",
     "hauberk.v1.Admin/Reinstate",
     "hauberk.v1.Admin/ListRevocations",
@@ -78,6 +75,7 @@ def methods(
     explain: ExplainApi,
     history: HistoryApi,
     admin: AdminApi,
+    ca: CaApi,
 ) -> tuple[Method, ...]:
     """Every method of our services. Raises RuntimeError if descriptors and handlers do not match."""
     unary: Mapping[str, UnaryHandler] = {
@@ -93,6 +91,10 @@ def methods(
         "hauberk.v1.Config/Inventory": history.inventory,
         "hauberk.v1.Admin/CreateToken": admin.create_token,
         "hauberk.v1.Admin/Status": admin.status,
+        "hauberk.v1.Admin/CaStatus": ca.status,
+        "hauberk.v1.Admin/CaStep": ca.step,
+        "hauberk.v1.Admin/CaInstall": ca.install,
+        "hauberk.v1.Admin/CaRehearse": ca.rehearse,
         **dict.fromkeys(NOT_BUILT, _not_built),
     }
     stream: Mapping[str, StreamHandler] = {"hauberk.v1.Discovery/Watch": discovery.watch}
