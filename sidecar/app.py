@@ -28,6 +28,7 @@ from sidecar.decisions import Decisions
 from sidecar.describe import describe
 from sidecar.identity.bootstrap import Joined, JoinToken, join_with_retries, read_token
 from sidecar.identity.errors import ControlPlaneUnreachable
+from sidecar.identity.handout import Handout
 from sidecar.identity.rotator import Rotator
 from sidecar.identity.source import IdentitySource
 from sidecar.listening import warn_if_exposed
@@ -58,8 +59,9 @@ PROPAGATION_S = 1.0
 class Listeners:
     """Every socket of the sidecar, bound before anything runs, so that a port in use is found at once."""
 
-    def __init__(self, config: Config) -> None:
-        self._bound: list[socket.socket] = []
+    def __init__(self, config: Config, handout: Handout) -> None:
+        """`handout` has bound its own, and is closed with the others."""
+        self._bound: list[socket.socket | Handout] = [handout]
         try:
             self.mesh = self._bind(config.mesh_listen, "mesh_listen")
             self.outbound = self._bind(config.outbound.listen, "outbound.listen") if config.outbound.listen else None
@@ -98,10 +100,11 @@ class Sidecar:
         self._token: JoinToken = read_token(config.join_token_file)
         self._rng = random.SystemRandom()
         self._instance = secrets.token_hex(8)
-        self._listeners = Listeners(config)
+        self._identity = IdentitySource()
+        self._handout = Handout(config, self._identity, lambda: self._link.channel if self._link else None)
+        self._listeners = Listeners(config, self._handout)
         self._metrics = Metrics(version=VERSION)
         self._decisions = Decisions(time.monotonic, self._rng.getrandbits, self._metrics.decision_dropped)
-        self._identity = IdentitySource()
         self._link: ControlLink | None = None
         self._rotator: Rotator | None = None
         self._runtime: Runtime | None = None
@@ -114,6 +117,7 @@ class Sidecar:
         self._leaving = False
         self.mesh_address = bound_address(self._listeners.mesh)
         self.outbound_address = str(bound_address(self._listeners.outbound)) if self._listeners.outbound else ""
+        self.workload_api_socket = self._handout.endpoint_socket
         self.admin_address = str(bound_address(self._listeners.admin))
         self.plaintext_addresses = {one.port: str(bound_address(sock)) for sock, one in self._listeners.plaintext}
         """Service's port -> where callers without mTLS come in."""
@@ -150,6 +154,7 @@ class Sidecar:
                 nursery.start_soon(watch_loop_lag, self._metrics)
                 await self._serve_pages(nursery)
                 self._serve_apps(nursery)
+                nursery.start_soon(self._handout.run, driver, self._metrics.refused)
                 task_status.started()
                 await self._join(nursery)
                 nursery.start_soon(self._data_plane.serve_mesh, self._listeners.mesh)
@@ -214,6 +219,7 @@ class Sidecar:
         await in_slices(self._data_plane.applying(snapshot))
         self._metrics.snapshot(snapshot.version)
         self._rotator.lifetime_wanted(snapshot.certificate_lifetime_s)
+        self._handout.jwt_keys_changed(snapshot.jwt_keys)
         self._snapshot.set()
 
     def _certificate_changed(self) -> None:

@@ -53,6 +53,10 @@ class SidecarHandle(Protocol):
     def spiffe_id(self) -> str:
         """Known once ready."""
 
+    @property
+    def workload_api_socket(self) -> str:
+        """ "unix:///run/hauberk/agent.sock"; "" if off."""
+
     async def wait_ready(self) -> None:
         """Until certificate, policy and listeners are live."""
 
@@ -223,6 +227,8 @@ def child_environ(environ: Mapping[str, str], handle: SidecarHandle) -> dict[str
     given = {name: value for name, value in environ.items() if not name.startswith(TOKEN_VARIABLES)}
     given["HAUBERK_ADMIN"] = handle.admin_address
     given["HAUBERK_SPIFFE_ID"] = handle.spiffe_id
+    if handle.workload_api_socket:
+        given["SPIFFE_ENDPOINT_SOCKET"] = handle.workload_api_socket
     if handle.outbound_address:
         given["HAUBERK_OUTBOUND"] = handle.outbound_address
         given["HTTP_PROXY"] = given["http_proxy"] = f"http://{handle.outbound_address}"

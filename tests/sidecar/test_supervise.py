@@ -47,6 +47,7 @@ class FakeSidecar:
     outbound_address: str = "127.0.0.1:15001"
     admin_address: str = "127.0.0.1:15000"
     spiffe_id: str = "spiffe://mesh.local/ns/shop/sa/orders"
+    workload_api_socket: str = ""
 
     @classmethod
     def live(cls) -> FakeSidecar:
@@ -434,7 +435,7 @@ import os, sys, trio
 from sidecar.config import Config
 from sidecar.supervise import run_command
 class Fake:
-    outbound_address, admin_address, spiffe_id = "", "", ""
+    outbound_address, admin_address, spiffe_id, workload_api_socket = "", "", "", ""
     async def __call__(self, config, *, task_status):
         task_status.started(self)
         await trio.sleep_forever()
@@ -473,6 +474,14 @@ def test_g13_the_app_never_sees_a_join_token() -> None:
     given = child_environ({"HAUBERK_JOIN_TOKEN": "x", "HAUBERK_JOIN_TOKEN_FILE": "/t", "HAUBERK_X": "1"}, FakeSidecar())
     assert not any(name.startswith("HAUBERK_JOIN_TOKEN") for name in given)
     assert given["HAUBERK_X"] == "1"
+
+
+def test_the_app_is_told_where_the_workload_api_is() -> None:
+    """By the name that every SPIFFE client looks for; what its user set stands if there is none of ours."""
+    handle = FakeSidecar(workload_api_socket="unix:///run/agent.sock")
+    assert child_environ({}, handle)["SPIFFE_ENDPOINT_SOCKET"] == "unix:///run/agent.sock"
+    given = {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/other.sock"}
+    assert child_environ(given, FakeSidecar())["SPIFFE_ENDPOINT_SOCKET"] == "unix:///run/other.sock"
 
 
 def test_a_no_proxy_of_the_user_is_kept() -> None:

@@ -16,6 +16,7 @@ import trio
 
 from protos.hauberk.v1 import identity_pb2
 from sidecar.control.errors import RpcError
+from sidecar.control.rpc import Channel
 from sidecar.errors import GRPC_INVALID_ARGUMENT, GRPC_PERMISSION_DENIED, GRPC_UNAVAILABLE, SidecarError
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ TOKEN_OCTETS_MAX = 8_192
 Audiences = tuple[str, ...]
 """Sorted, none twice."""
 Issue = Callable[[Sequence[str]], Awaitable[identity_pb2.JwtSvidResponse]]
+ISSUE_PATH = "/hauberk.v1.Identity/IssueJwtSvid"
 
 _PASSED_ON = {GRPC_INVALID_ARGUMENT, GRPC_PERMISSION_DENIED}
 """What the control plane may say that concerns whoever asked; the rest is our own affair."""
@@ -45,6 +47,21 @@ class JwtSvid:
     def is_usable(self, now: float, share: float) -> bool:
         """Whether less than `share` of its life is over."""
         return now < self.received_at + (self.expires_at - self.received_at) * share
+
+
+class Issuer:
+    """`Issue` over the connection that the control link has at that moment."""
+
+    def __init__(self, channel: Callable[[], Channel | None]) -> None:
+        self._channel = channel
+
+    async def __call__(self, audiences: Sequence[str]) -> identity_pb2.JwtSvidResponse:
+        """Raises RpcError."""
+        channel = self._channel()
+        if channel is None:
+            raise RpcError(GRPC_UNAVAILABLE, "there is no connection to the control plane")
+        request = identity_pb2.JwtSvidRequest(audiences=audiences)
+        return await channel.unary(ISSUE_PATH, request, identity_pb2.JwtSvidResponse, ISSUE_TIMEOUT_S)
 
 
 class _Asking:
