@@ -332,7 +332,7 @@ class Simulated:
         signer = active(self.authorities.values(), Level.INTERMEDIATE)
         assert signer is not None
         until = min(self.now + self.policy.leaf_lifetime_s, signer.not_after)
-        assert until > self.now, "nobody is left who can sign"
+        assert until == self.now + self.policy.leaf_lifetime_s, "who signs has not enough life left"
         self.leaves.append(
             LiveUnder(issuer_id=signer.authority_id, root_id=signer.parent_id, count=1, until=until, open_until=until)
         )
@@ -340,14 +340,14 @@ class Simulated:
 
 @given(
     leaf_s=st.floats(2.0, 30.0),
-    ratio=st.floats(3.0, 10.0),
+    ratio=st.floats(6.0, 10.0),
     root_ratio=st.floats(3.0, 10.0),
-    rounds=st.lists(st.tuples(st.floats(0.05, 0.4), st.floats(0.0, 0.1)), min_size=20, max_size=120),
+    rounds=st.lists(st.tuples(st.floats(0.05, 0.4), st.floats(0.0, 0.2)), min_size=20, max_size=120),
 )
 def test_whatever_the_lifetimes_somebody_signs_and_nobody_is_cut_off(
     leaf_s: float, ratio: float, root_ratio: float, rounds: list[tuple[float, float]]
 ) -> None:
-    """Ticks a good deal more often than leaves end; everybody acknowledges within a tenth of a root's life."""
+    """Ticks a good deal more often than leaves end; everybody acknowledges within a fifth of a root's life. No leaf is cut short."""
     intermediate_s = leaf_s * ratio
     policy = CaPolicy(
         root_lifetime_s=intermediate_s * root_ratio,
