@@ -72,6 +72,9 @@ class AdminApi:
                 token_id=token.token_id,
                 spiffe_id=str(spec.spiffe_id),
                 service=spec.service,
+                namespace=spec.namespace,
+                service_account=spec.service_account,
+                labels=[f"{key}={value}" for key, value in sorted(spec.labels.items())],
                 expires_at=token.expires_at,
             )
         return pb.CreateTokenResponse(

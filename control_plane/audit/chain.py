@@ -6,6 +6,9 @@
 Before the first line stands GENESIS. Whoever changes, removes or inserts a line breaks the chain at the line after, and
 whoever writes everything after it anew meets a signed checkpoint, or the head that the store holds.
 
+The first record of each transaction has `after`: the record that the store knew last. A crash leaves at most what comes
+after that one without being known; a record that comes after one the store does not know shows an older store.
+
 A crash may leave a line that is not whole. It is never removed: the record after it is `audit.mended`, continues from
 the last whole line, and says how many octets of no meaning are between (and their SHA-256). Such octets are part of the
 chain only through that record.
@@ -100,6 +103,11 @@ def body(event: str, *, at: float, by: str, fields: Mapping[str, Field]) -> byte
     """A record without its place in the chain."""
     told = {"at": round(at, 3), "event": event, "by": by, **fields}
     return json.dumps(told, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+
+
+def with_after(told: bytes, stored: int) -> bytes:
+    """A `body` that says which record the store knew last when its transaction was about to commit."""
+    return b'%s,"after":%d}' % (told[:-1], stored)
 
 
 def link(head: Head, told: bytes) -> tuple[bytes, Head]:

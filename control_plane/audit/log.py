@@ -188,6 +188,9 @@ class AuditLog:
         if not self._held and self._head == self._stored:
             return
         before = self._head.seq
+        if self._held:
+            # A store that knows less than this was not left by a crash: it is an older one, put back.
+            self._held[0] = chain.with_after(self._held[0], self._stored.seq)
         try:
             self._write(self._held, durable=True)
         except OSError as error:

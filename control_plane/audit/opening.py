@@ -9,6 +9,7 @@ The cases, by the store's head S and the file:
 5. S, and the file has S: what follows S is refused calls, or a transaction that did not commit, or torn. Told, and on.
 6. S, and no file, but the last full one has S: killed between the two renames of a rotation. A new file goes on.
 7. S, and the file does not have it: cut, edited, or another one. Refused.
+8. S, and the file shows that more was committed after it: an older store was put back. Refused (J07).
 """
 
 from __future__ import annotations
@@ -114,7 +115,15 @@ def _after(path: Path, stored: Head, older: Walk, found: Walk) -> Sequence[Recor
         raise damaged(path, f"has records up to {last}, but {stored.seq} were written{broken}")
     if at[stored.seq] != stored.sha256:
         raise damaged(path, f"record {stored.seq} is not the one that was written")
-    return [one for one in records if one.seq > stored.seq]
+    after = [one for one in records if one.seq > stored.seq]
+    newer = [one for one in after if isinstance(known := one.fields.get("after"), int) and known > stored.seq]
+    if newer:
+        raise AuditDamaged(
+            f"{path}: goes on to record {after[-1].seq}, and the store with {stored.seq}: it is an older one"
+            " that was put back. What was used or revoked since would be good again. Nothing was changed. Put the store"
+            " back that was here, or make a state that knows what happened since: hauberk restore --replace FILE"
+        )
+    return after
 
 
 def damaged(path: Path, why: str) -> AuditDamaged:

@@ -15,6 +15,7 @@ import click
 
 from control_plane.cli.apply import apply
 from control_plane.cli.audit import audit
+from control_plane.cli.backup import backup, restore
 from control_plane.cli.delete import delete
 from control_plane.cli.explain import explain
 from control_plane.cli.get import get
@@ -119,7 +120,22 @@ def demo(*, check: bool, keep_dir: bool, http2_engine: str) -> int:
     return play(check=check, keep_dir=keep_dir, http2_engine=http2_engine)
 
 
-for _verb in (demo, control_plane, token, run, sidecar, apply, get, delete, explain, policy, status, audit):
+for _verb in (
+    demo,
+    control_plane,
+    token,
+    run,
+    sidecar,
+    apply,
+    get,
+    delete,
+    explain,
+    policy,
+    status,
+    audit,
+    backup,
+    restore,
+):
     cli.add_command(_verb)
 
 

@@ -47,6 +47,11 @@ def check_file(path: Path) -> None:
         os.close(fd)
     if not stat.S_ISREG(held.st_mode) or held.st_uid != os.geteuid():
         raise StoreError(f"{path}: must be a plain file owned by the user the control plane runs as")
+    if held.st_nlink != 1:
+        raise StoreError(
+            f"{path}: has {held.st_nlink} names (hard links), so another control plane could use it under another one;"
+            " keep one name, or copy the file"
+        )
     if held.st_mode & 0o077:
         raise StoreError(f"{path}: others may read it; run: chmod 600 {path}")
 

@@ -68,7 +68,7 @@ def test_records_are_chained_across_restarts_and_are_ours_alone(tmp_path: Path) 
     found = records(tmp_path)
     assert [one.by for one in found if one.event == "token.created"] == ["ann", "bob"]
     assert found[0].event == "audit.began"
-    assert found[1].fields == {"service": "x\ny"}
+    assert found[1].fields == {"service": "x\ny", "after": 1}
     assert stat.S_IMODE((tmp_path / "audit.jsonl").stat().st_mode) == 0o600
 
 

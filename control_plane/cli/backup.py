@@ -1,0 +1,111 @@
+"""`hauberk backup` and `hauberk restore`."""
+
+from __future__ import annotations
+
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from control_plane.cli.options import data_dir_option
+from control_plane.cli.verb import CliError, Verb
+
+if TYPE_CHECKING:
+    from control_plane.restore import Restored
+
+
+@click.command(
+    "backup",
+    cls=Verb,
+    short_help="Copy the control plane's state into one file.",
+    examples=("hauberk backup --data-dir /var/lib/hauberk mesh-2026-11-23.backup",),
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@data_dir_option
+def backup(*, file: Path, data_dir: Path) -> int:
+    """Write everything the control plane knows to a new FILE, mode 0600, while it runs.
+
+    The key-encryption key is not inside: keep a copy of it somewhere else, or the backup cannot be used. Audit files
+    that are full (audit-*-*.jsonl) are not inside either; they never change, so copy them once.
+    """
+    from control_plane.backup import make
+    from control_plane.cli.output import clock, note, print_pairs
+    from control_plane.errors import ControlPlaneError
+
+    data_dir = data_dir.expanduser().absolute()
+    try:
+        manifest = make(data_dir, file, release=metadata.version("hauberk"), now=time.time())
+    except ControlPlaneError as error:
+        raise CliError(str(error)) from None
+    except OSError as error:
+        raise CliError(f"{error.filename or file}: {error.strerror}; nothing was written") from None
+    print_pairs(
+        [
+            ("backup", f"{file}"),
+            ("of", f"{manifest.trust_domain}, {clock(manifest.made_at)}"),
+            ("epoch", f"{manifest.epoch}"),
+            ("audit", f"up to record {manifest.head.seq if manifest.head else 0}"),
+            ("needs", f"the key-encryption key {manifest.kek_id}"),
+        ]
+    )
+    note("the key-encryption key (kek.key, or kek_file) is not in the backup; keep a copy of it apart from it")
+    return 0
+
+
+@click.command(
+    "restore",
+    cls=Verb,
+    short_help="Make the control plane's state from a backup.",
+    examples=(
+        "hauberk restore --data-dir /var/lib/hauberk mesh-2026-11-23.backup",
+        "hauberk restore --data-dir /var/lib/hauberk --replace mesh-2026-11-23.backup",
+    ),
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--replace", is_flag=True, help="Over a state that is there; it is kept beside.")
+@data_dir_option
+def restore(*, file: Path, replace: bool, data_dir: Path) -> int:
+    """Make the state in FILE the control plane's; it must be stopped.
+
+    A new epoch begins and every unused join token is void. What the audit file in the directory says happened since
+    the backup is taken over: certificates issued, revocations, authorities, deletions. What cannot be known is said:
+    read it.
+    """
+    from control_plane.app import prepare_data_dir
+    from control_plane.errors import ControlPlaneError
+    from control_plane.restore import restore as make_again
+
+    data_dir = data_dir.expanduser().absolute()
+    try:
+        prepare_data_dir(data_dir)
+        done = make_again(data_dir, file, replace=replace, by="local operator", now=time.time())
+    except ControlPlaneError as error:
+        raise CliError(str(error)) from None
+    except OSError as error:
+        raise CliError(f"{error.filename or data_dir}: {error.strerror}; start `hauberk restore` again") from None
+    _tell(done)
+    return 0
+
+
+def _tell(done: Restored) -> None:
+    from control_plane.cli.output import clock, note, print_pairs, printable
+
+    told = done.taken_over
+    pairs = [
+        ("restored", f"{done.manifest.trust_domain} as of {clock(done.manifest.made_at)}"),
+        ("epoch", f"{done.epoch}"),
+        ("join tokens", f"{done.voided_tokens} unused ones are void"),
+    ]
+    if done.knows_since:
+        since = f"{told.certificates} certificates, {told.revocations} revocations, {told.authorities} authorities"
+        pairs.append(("taken over", f"{since}, {told.deletions} deletions"))
+    if done.replaced is not None:
+        pairs.append(("before", f"{done.replaced}"))
+    if done.audit_set_aside is not None:
+        pairs.append(("audit file", f"the one that was here is {done.audit_set_aside}"))
+    pairs.append(("needs", f"the key-encryption key {done.manifest.kek_id}"))
+    print_pairs(pairs)
+    for one in told.lost:
+        note(f"note: {printable(one)}")
