@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 import pytest
 from cryptography import x509
@@ -49,7 +50,7 @@ def test_g08_an_intermediate_ends_no_later_than_its_root() -> None:
         make_intermediate(above, TD, lifetime_s=3600, now=NOW + 11, token_bytes=secrets.token_bytes)
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str, Callable[[Authority], Authority]]] = {
     "signed by another root": ("not signed by", lambda above: make_ca("x", issuer=root(), constraints=LEAVES_ONLY)),
     "f09 path length 1": (
         "path length 0",

@@ -414,7 +414,7 @@ OLDER_DAMAGE: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "ca and kek gone": (
         "J04",
         "the CA is gone that the store knows",
-        lambda d: [(d / "ca").rename(d.parent / "away"), (d / "kek.key").unlink()],
+        lambda d: [(d / name).rename(d.parent / name) for name in ("ca", "kek.key")],
     ),
     "another mesh's": (
         "J04",

@@ -347,7 +347,8 @@ class Simulated:
 def test_whatever_the_lifetimes_somebody_signs_and_nobody_is_cut_off(
     leaf_s: float, ratio: float, root_ratio: float, rounds: list[tuple[float, float]]
 ) -> None:
-    """Ticks a good deal more often than leaves end; everybody acknowledges within a fifth of a root's life. No leaf is cut short."""
+    """Ticks a good deal more often than leaves end; everybody acknowledges within a fifth of a root's life.
+    No leaf is cut short."""
     intermediate_s = leaf_s * ratio
     policy = CaPolicy(
         root_lifetime_s=intermediate_s * root_ratio,
