@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,7 +21,7 @@ from sidecar.net.connection import Driver
 
 if TYPE_CHECKING:
     from sidecar.identity.svid_files import FileKeeper, SvidFiles
-    from sidecar.identity.workload_api.api import WorkloadApi
+    from sidecar.identity.workload_api.endpoint import Endpoint
 
 
 class Handout:
@@ -46,8 +46,7 @@ class Handout:
         self._socket_file: tuple[int, int] | None = None
         self._files: SvidFiles | None = None
         self._keeper: FileKeeper | None = None
-        self._api: WorkloadApi | None = None
-        self._driver: Driver | None = None
+        self._endpoint: Endpoint | None = None
         self._jwt_keys = ""
         if config.svid_dir:
             from sidecar.identity.svid_files import FileKeeper, SvidFiles
@@ -80,10 +79,8 @@ class Handout:
         self._jwt_keys = jwt_keys
         if self._keeper is not None:
             self._keeper.jwt_keys_changed(jwt_keys)
-        if self._api is not None:
-            self._api.jwt_keys_changed(jwt_keys)
-        if self._driver is not None:
-            self._driver.flush()
+        if self._endpoint is not None:
+            self._endpoint.jwt_keys_changed(jwt_keys)
 
     async def run(self, driver: Driver, on_refused: Callable[[str, str], object]) -> None:
         """Until cancelled. `on_refused` counts what was refused: its row in the catalogue and a constant reason."""
@@ -106,33 +103,13 @@ class Handout:
     async def _run_endpoint(
         self, listener: socket.socket, driver: Driver, on_refused: Callable[[str, str], object]
     ) -> None:
-        from sidecar.identity.workload_api.api import WorkloadApi
         from sidecar.identity.workload_api.endpoint import Endpoint
-        from sidecar.identity.workload_api.tokens import Issuer, Tokens
+        from sidecar.identity.workload_api.tokens import Issuer
 
-        async def flushed(task: Callable[..., Awaitable[None]], *args: object) -> None:
-            await task(*args)
-            driver.flush()
-
-        def spawn(task: Callable[..., Awaitable[None]], *args: object) -> None:
-            driver.spawn(flushed, task, *args)
-
-        tokens = Tokens(Issuer(self._channel), self._clock)
-        self._driver = driver
-        self._api = api = WorkloadApi(self._source, tokens, self._clock, spawn)
-        api.jwt_keys_changed(self._jwt_keys)
-
-        def changed() -> None:
-            driver.tick()
-            api.changed()
-            driver.flush()
-
-        unsubscribe = self._source.subscribe(changed)
-        changed()
-        try:
-            await Endpoint(self._config, driver, api, on_refused).run(listener)
-        finally:
-            unsubscribe()
+        issue = Issuer(self._channel)
+        self._endpoint = Endpoint(self._config, driver, self._source, issue, self._clock, on_refused)
+        self._endpoint.jwt_keys_changed(self._jwt_keys)
+        await self._endpoint.run(listener)
 
     def close(self) -> None:
         """The socket's file is removed if it is still the one we made. The files of the certificate stay."""

@@ -13,7 +13,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import trio
@@ -22,8 +22,10 @@ from sidecar.config import Config
 from sidecar.errors import ConfigError
 from sidecar.http.engines import http2_session
 from sidecar.http.frames import PREFACE
+from sidecar.identity.source import IdentitySource
 from sidecar.identity.workload_api.api import WorkloadApi
 from sidecar.identity.workload_api.calls import Caller, Calls
+from sidecar.identity.workload_api.tokens import Issue, Tokens
 from sidecar.net.connection import Connection, Driver
 from sidecar.net.listener import BACKLOG, Gate, serve
 from sidecar.net.preamble import first_octets
@@ -89,13 +91,17 @@ class Endpoint:
         self,
         config: Config,
         driver: Driver,
-        api: WorkloadApi,
+        source: IdentitySource,
+        issue: Issue,
+        clock: Callable[[], float],
         on_refused: Callable[[str, str], object],
     ) -> None:
-        """`on_refused` counts what was refused: its row in the catalogue of bad inputs and a constant reason."""
+        """`issue` asks the control plane for a token. `clock`: Unix seconds. `on_refused` counts what was refused: its
+        row in the catalogue of bad inputs and a constant reason."""
         self._config = config
         self._driver = driver
-        self._api = api
+        self._source = source
+        self._api = api = WorkloadApi(source, Tokens(issue, clock), clock, self._spawn)
         self._on_refused = on_refused
         self._limits = replace(
             config.limits,
@@ -116,9 +122,32 @@ class Endpoint:
 
     async def run(self, listener: socket.socket) -> None:
         """Until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._sweep)
-            await serve(listener, self._gate, self._serve_one)
+        unsubscribe = self._source.subscribe(self._changed)
+        self._changed()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._sweep)
+                await serve(listener, self._gate, self._serve_one)
+        finally:
+            unsubscribe()
+
+    def jwt_keys_changed(self, jwt_keys: str) -> None:
+        """The JSON Web Key Set of a snapshot; "" is none."""
+        self._driver.tick()
+        self._api.jwt_keys_changed(jwt_keys)
+        self._driver.flush()
+
+    def _changed(self) -> None:
+        self._driver.tick()
+        self._api.changed()
+        self._driver.flush()
+
+    def _spawn(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
+        async def flushed() -> None:
+            await task(*args)
+            self._driver.flush()
+
+        self._driver.spawn(flushed)
 
     async def _sweep(self) -> None:
         while True:
