@@ -152,7 +152,7 @@ def open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Cal
     try:
         authority = _authority(config, trust_domain, store, audit, now())
         _sign_audit(config, audit, now())
-        certificate = OwnCertificate(authority, store, trust_domain, now())
+        certificate = OwnCertificate(authority, store, audit, trust_domain, now())
     except CaError as error:
         raise StartError(str(error)) from error
     loader = WorldLoader(

@@ -14,6 +14,7 @@ from certs.bundle import TrustBundle
 from certs.spiffe_id import SpiffeId, TrustDomain
 from certs.svid import X509Svid, new_private_key
 from certs.verify import CHAIN_BYTES_MAX
+from control_plane.audit import AuditLog
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaError, CaExpired
 from control_plane.ca.hierarchy import of_root
@@ -47,8 +48,11 @@ class OwnCertificate:
     While nobody can sign (everything has expired, the offline root has not answered yet) it is one that nobody trusts:
     the ports are there, the operator's socket works, and the mesh can be brought back."""
 
-    def __init__(self, authority: CertificateAuthority, store: Store, trust_domain: TrustDomain, now: float) -> None:
+    def __init__(
+        self, authority: CertificateAuthority, store: Store, audit: AuditLog, trust_domain: TrustDomain, now: float
+    ) -> None:
         """Raises CaError, but for CaExpired."""
+        self._audit = audit
         self._authority = authority
         self._store = store
         self._trust_domain = trust_domain
@@ -89,18 +93,29 @@ class OwnCertificate:
         key = new_private_key()
         issued = self._authority.issue_for_key(identity, key.public_key(), LIFETIME_S, now)
         X509Svid.of(issued.chain_der, key, self._trust_domain, now)
-        self._store.record_issued(
-            IssuedRecord(
-                serial=issued.serial,
-                spiffe_id=identity,
-                workload_id=None,
-                not_before=issued.not_before,
+        with self._store.transaction():
+            self._store.record_issued(
+                IssuedRecord(
+                    serial=issued.serial,
+                    spiffe_id=identity,
+                    workload_id=None,
+                    not_before=issued.not_before,
+                    not_after=issued.not_after,
+                    issued_at=now,
+                    issuer_id=issued.issuer_id,
+                    root_id=issued.root_id,
+                )
+            )
+            self._audit.append(
+                "identity.own",
+                at=now,
+                by="control plane",
+                spiffe_id=str(identity),
+                serial=f"{issued.serial:x}",
                 not_after=issued.not_after,
-                issued_at=now,
                 issuer_id=issued.issuer_id,
                 root_id=issued.root_id,
             )
-        )
         self._issued, self._key, self._bundle = issued, key, self._authority.bundle
         self.renew_at = now + (issued.not_after - now) / 2
         log.info("own certificate issued", extra=fields(serial=f"{issued.serial:x}", not_after=issued.not_after))
