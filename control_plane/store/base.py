@@ -137,6 +137,9 @@ class Store(Protocol):
     def live_certificates(self, now: float) -> Sequence[IssuedRecord]:
         """What may be in use: not expired, and no older than what its node was seen to use. In the order issued."""
 
+    def certificates_of_node(self, node_id: str, now: float) -> Sequence[IssuedRecord]:
+        """All that have not expired, those replaced included. In the order issued."""
+
     def unexpired_until(self, now: float) -> Mapping[tuple[str, str], float]:
         """(issuer id, root id) -> when the last of its workloads' certificates ends, those replaced included."""
 

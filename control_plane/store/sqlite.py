@@ -238,6 +238,9 @@ class SqliteStore:
     def live_certificates(self, now: float) -> Sequence[IssuedRecord]:
         return self._identity.live(now)
 
+    def certificates_of_node(self, node_id: str, now: float) -> Sequence[IssuedRecord]:
+        return self._identity.of_node(node_id, now)
+
     def unexpired_until(self, now: float) -> Mapping[tuple[str, str], float]:
         return self._identity.unexpired_until(now)
 
