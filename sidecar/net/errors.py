@@ -56,8 +56,8 @@ class PeerRevoked(TlsError):
     def __init__(self, identity: SpiffeId, what: str, serial: int) -> None:
         """`what`: "identity", "serial" or "authority"."""
         told = {
-            "identity": f"{identity} is revoked",
-            "serial": f"the certificate {serial:x} of {identity} is revoked",
+            "identity": f"the identity {identity} is revoked",
+            "serial": f"the certificate with the serial number {serial:x} of {identity} is revoked",
             "authority": f"an authority over the certificate of {identity} is revoked",
         }
         super().__init__(told[what], row="F15")

@@ -12,13 +12,18 @@ from contextlib import ExitStack
 
 import pytest
 import trio
+from h2.events import ConnectionTerminated, DataReceived, TrailersReceived
 
+from certs.revocation import Revocations
 from sidecar.config import Timeouts
+from sidecar.data_plane import SWEEP_S
 from sidecar.http.engines import HTTP2_ENGINES
 from sidecar.http.http1 import Http1Server
 from sidecar.http.session import Fields, Session, StreamSink
-from sidecar.net.connection import Connection
+from sidecar.net.connection import LINGER_S, Connection
+from sidecar.trust import GOODBYE_MAX_S
 from tests.attacks.support import ALLOW_ALL, App, Target, attacker, plain_connection, request, settled, target
+from tests.sidecar.mesh import WEB
 from tests.trio_support import trio_test
 
 TIMEOUTS = Timeouts(headers_s=10, idle_s=300, connection_idle_s=300)
@@ -74,6 +79,66 @@ async def test_f15_a_connection_that_has_ended_is_closed_although_its_peer_reads
         connection.expires_at = it.driver.now + 5
         sweep(it, after_s=20)
         await settled(lambda: connection not in it.driver.connections)
+
+
+@trio_test
+@pytest.mark.parametrize("engine", HTTP2_ENGINES)
+async def test_f15_a_revoked_peer_in_the_middle_of_answers_it_does_not_read_is_gone_at_once(engine: str) -> None:
+    """What waits for it to read is not for it any more, and nothing is waited for."""
+    app = App(b"HTTP/1.1 200 OK\r\ncontent-length: 4000000\r\n\r\n" + b"x" * 4_000_000)
+    async with target(ALLOW_ALL, app=app, timeouts=TIMEOUTS, engine=engine) as it, attacker(it) as peer:
+        connection = mesh_connection(it)
+        peer.h2.update_settings({4: 2**31 - 1})
+        peer.h2.increment_flow_control_window(2**30)
+        for _ in range(5):
+            peer.open(request(b"/large"))
+        await peer.flush()
+        await settled(lambda: connection.unsent)
+        it.identity.set(revocations=Revocations(identities=frozenset({WEB})))
+        await settled(lambda: connection not in it.driver.connections)  # without the sweep's help
+        assert it.runtime.live_count == 0
+        assert connection._sock.fileno() == -1
+
+
+@trio_test
+@pytest.mark.parametrize("engine", HTTP2_ENGINES)
+async def test_f15_a_revoked_peer_that_does_not_read_the_goodbye_is_closed_within_the_bar(engine: str) -> None:
+    """The goodbye does not fit into what the kernel takes: one turn of the sweep after `GOODBYE_MAX_S` it is over."""
+    async with target(ALLOW_ALL, app=App(), timeouts=TIMEOUTS, engine=engine) as it, attacker(it) as peer:
+        assert (await peer.ask(request())).status == 200
+        connection = mesh_connection(it)
+        connection._send = lambda data: 0  # type: ignore[method-assign]  # as a full socket
+        it.identity.set(revocations=Revocations(identities=frozenset({WEB})))
+        await settled(lambda: connection.unsent)
+        sweep(it, after_s=GOODBYE_MAX_S / 2, step_s=SWEEP_S)
+        assert connection in it.driver.connections
+        sweep(it, after_s=GOODBYE_MAX_S / 2 + 2 * SWEEP_S, step_s=SWEEP_S)
+        await settled(lambda: connection not in it.driver.connections)
+        assert GOODBYE_MAX_S + SWEEP_S + LINGER_S < 5.0
+
+
+@trio_test
+@pytest.mark.parametrize("engine", HTTP2_ENGINES)
+async def test_f15_a_revoked_caller_is_told_and_its_stream_ends_in_order(engine: str) -> None:
+    """gRPC: UNAVAILABLE in the trailers of what has begun; then GOAWAY, then the end of the connection."""
+    app = App(b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 100\r\n\r\nhalf")
+    async with target(ALLOW_ALL, app=app, timeouts=TIMEOUTS, engine=engine) as it, attacker(it) as peer:
+        stream = peer.open(request(b"/a/b", b"POST", (b"content-type", b"application/grpc")), end=False)
+        await peer.flush()
+        assert await peer.until(lambda event: isinstance(event, DataReceived))
+        it.identity.set(revocations=Revocations(identities=frozenset({WEB})))
+        trailers = await peer.until(lambda event: isinstance(event, TrailersReceived))
+        assert isinstance(trailers, TrailersReceived)
+        assert (b"grpc-status", b"14") in [(bytes(n), bytes(v)) for n, v in trailers.headers]
+        assert trailers.stream_id == stream
+        while await peer.receive():
+            pass
+        assert any(isinstance(event, ConnectionTerminated) for event in peer.events)
+        await settled(lambda: not it.driver.connections or mesh_gone(it))
+
+
+def mesh_gone(it: Target) -> bool:
+    return not any(one.kind == "mesh_server" for one in it.driver.connections)
 
 
 @trio_test

@@ -101,90 +101,90 @@ ACCEPTED: dict[str, Callable[[], bytes]] = {
 
 # id: (row, part of the message, certificate)
 REFUSED: dict[str, tuple[str, str, Callable[[], bytes]]] = {
-    "f01 expired": ("F01", "expired at 2027-01-15T07:59:59Z", lambda: leaf(not_after=NOW - 1)),
-    "f01 not yet valid": ("F01", "not valid before", lambda: leaf(not_before=NOW + 1)),
-    "f03 another trust domain": (
+    "F01 expired": ("F01", "expired at 2027-01-15T07:59:59Z", lambda: leaf(not_after=NOW - 1)),
+    "F01 not yet valid": ("F01", "not valid before", lambda: leaf(not_before=NOW + 1)),
+    "F03 another trust domain": (
         "F03",
         "not of the trust domain mesh.local",
         lambda: leaf(names=[uri("spiffe://other.local/ns/shop/sa/web")]),
     ),
-    "f03 a trust domain that only begins alike": (
+    "F03 a trust domain that only begins alike": (
         "F03",
         "not of the trust domain",
         lambda: leaf(names=[uri("spiffe://mesh.local.evil/ns/shop/sa/web")]),
     ),
-    "f04 two URIs": ("F04", "2 URIs", lambda: leaf(names=[uri(str(WEB)), uri(ORDERS)])),
-    "f04 the same URI twice": ("F04", "2 URIs", lambda: leaf(names=[uri(str(WEB)), uri(str(WEB))])),
-    "f04 an ID and a web address": (
+    "F04 two URIs": ("F04", "2 URIs", lambda: leaf(names=[uri(str(WEB)), uri(ORDERS)])),
+    "F04 the same URI twice": ("F04", "2 URIs", lambda: leaf(names=[uri(str(WEB)), uri(str(WEB))])),
+    "F04 an ID and a web address": (
         "F04",
         "2 URIs",
         lambda: leaf(names=[uri(str(WEB)), uri("https://example.com/")]),
     ),
-    "f05 no alternative name": ("F05", "no subject alternative name", lambda: leaf(names=None)),
-    "f05 no URI": ("F05", "no URI", lambda: leaf(names=[x509.DNSName("web.shop")])),
-    "f05 no path": ("F05", "has a path", lambda: leaf(names=[uri("spiffe://mesh.local")])),
-    "f05 root path": ("F05", "empty segment", lambda: leaf(names=[uri("spiffe://mesh.local/")])),
-    "f05 another scheme": ("F05", "begins with", lambda: leaf(names=[uri("https://mesh.local/ns/shop/sa/web")])),
-    "f05 upper case trust domain": ("F05", "a-z", lambda: leaf(names=[uri("spiffe://Mesh.local/ns/shop/sa/web")])),
-    "f05 query": ("F05", "path is written", lambda: leaf(names=[uri(str(WEB) + "?x")])),
-    "f05 fragment": ("F05", "path is written", lambda: leaf(names=[uri(str(WEB) + "#x")])),
-    "f05 percent": ("F05", "path is written", lambda: leaf(names=[uri("spiffe://mesh.local/ns/shop/sa/%77eb")])),
-    "f05 userinfo": ("F05", "a-z", lambda: leaf(names=[uri("spiffe://x@mesh.local/ns/shop/sa/web")])),
-    "f05 port": ("F05", "a-z", lambda: leaf(names=[uri("spiffe://mesh.local:1/ns/shop/sa/web")])),
-    "f05 double slash": ("F05", "empty segment", lambda: leaf(names=[uri("spiffe://mesh.local//ns/shop/sa/web")])),
-    "f05 dot dot": ("F05", "'..'", lambda: leaf(names=[uri("spiffe://mesh.local/ns/x/../shop/sa/web")])),
-    "f05 slash at the end": ("F05", "empty segment", lambda: leaf(names=[uri(str(WEB) + "/")])),
-    "f05 2049 bytes": ("F05", "at most 2048", lambda: leaf(names=[uri(str(WEB) + "x" * (2049 - len(str(WEB))))])),
-    "f06 a signing certificate with an ID": (
+    "F05 no alternative name": ("F05", "no subject alternative name", lambda: leaf(names=None)),
+    "F05 no URI": ("F05", "no URI", lambda: leaf(names=[x509.DNSName("web.shop")])),
+    "F05 no path": ("F05", "has a path", lambda: leaf(names=[uri("spiffe://mesh.local")])),
+    "F05 root path": ("F05", "empty segment", lambda: leaf(names=[uri("spiffe://mesh.local/")])),
+    "F05 another scheme": ("F05", "begins with", lambda: leaf(names=[uri("https://mesh.local/ns/shop/sa/web")])),
+    "F05 upper case trust domain": ("F05", "a-z", lambda: leaf(names=[uri("spiffe://Mesh.local/ns/shop/sa/web")])),
+    "F05 query": ("F05", "path is written", lambda: leaf(names=[uri(str(WEB) + "?x")])),
+    "F05 fragment": ("F05", "path is written", lambda: leaf(names=[uri(str(WEB) + "#x")])),
+    "F05 percent": ("F05", "path is written", lambda: leaf(names=[uri("spiffe://mesh.local/ns/shop/sa/%77eb")])),
+    "F05 userinfo": ("F05", "a-z", lambda: leaf(names=[uri("spiffe://x@mesh.local/ns/shop/sa/web")])),
+    "F05 port": ("F05", "a-z", lambda: leaf(names=[uri("spiffe://mesh.local:1/ns/shop/sa/web")])),
+    "F05 double slash": ("F05", "empty segment", lambda: leaf(names=[uri("spiffe://mesh.local//ns/shop/sa/web")])),
+    "F05 dot dot": ("F05", "'..'", lambda: leaf(names=[uri("spiffe://mesh.local/ns/x/../shop/sa/web")])),
+    "F05 slash at the end": ("F05", "empty segment", lambda: leaf(names=[uri(str(WEB) + "/")])),
+    "F05 2049 bytes": ("F05", "at most 2048", lambda: leaf(names=[uri(str(WEB) + "x" * (2049 - len(str(WEB))))])),
+    "F06 a signing certificate with an ID": (
         "F06",
         "CA:TRUE",
         lambda: leaf(constraints=x509.BasicConstraints(ca=True, path_length=None)),
     ),
-    "f06 an intermediate": ("F06", "CA:TRUE", lambda: make_ca("inter", issuer=root(), names=[uri(str(WEB))]).der),
-    "f06 the root itself": ("F06", "CA:TRUE", lambda: root().der),
-    "f07 keyCertSign": ("F07", "signing", lambda: leaf(key_usage=usage("digital_signature", "key_cert_sign"))),
-    "f07 cRLSign": ("F07", "signing", lambda: leaf(key_usage=usage("digital_signature", "crl_sign"))),
-    "f07 no key usage": ("F07", "key usage is missing", lambda: leaf(key_usage=None)),
-    "f07 no digitalSignature": ("F07", "lacks digitalSignature", lambda: leaf(key_usage=usage("key_agreement"))),
-    "f08 no extended key usage": ("F08", "is missing", lambda: leaf(purposes=None)),
-    "f08 serverAuth only": ("F08", "lacks clientAuth", lambda: leaf(purposes=[ExtendedKeyUsageOID.SERVER_AUTH])),
-    "f08 clientAuth only": ("F08", "lacks serverAuth", lambda: leaf(purposes=[ExtendedKeyUsageOID.CLIENT_AUTH])),
-    "f08 any purpose is not these two": (
+    "F06 an intermediate": ("F06", "CA:TRUE", lambda: make_ca("inter", issuer=root(), names=[uri(str(WEB))]).der),
+    "F06 the root itself": ("F06", "CA:TRUE", lambda: root().der),
+    "F07 keyCertSign": ("F07", "signing", lambda: leaf(key_usage=usage("digital_signature", "key_cert_sign"))),
+    "F07 cRLSign": ("F07", "signing", lambda: leaf(key_usage=usage("digital_signature", "crl_sign"))),
+    "F07 no key usage": ("F07", "key usage is missing", lambda: leaf(key_usage=None)),
+    "F07 no digitalSignature": ("F07", "lacks digitalSignature", lambda: leaf(key_usage=usage("key_agreement"))),
+    "F08 no extended key usage": ("F08", "is missing", lambda: leaf(purposes=None)),
+    "F08 serverAuth only": ("F08", "lacks clientAuth", lambda: leaf(purposes=[ExtendedKeyUsageOID.SERVER_AUTH])),
+    "F08 clientAuth only": ("F08", "lacks serverAuth", lambda: leaf(purposes=[ExtendedKeyUsageOID.CLIENT_AUTH])),
+    "F08 any purpose is not these two": (
         "F08",
         "lacks serverAuth",
         lambda: leaf(purposes=[ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]),
     ),
-    "f10 NUL in the ID": ("F05", "path is written", lambda: leaf(names=raw_names((6, str(WEB).encode() + b"\0.x")))),
-    "f10 UTF-8 in the ID": (
+    "F10 NUL in the ID": ("F05", "path is written", lambda: leaf(names=raw_names((6, str(WEB).encode() + b"\0.x")))),
+    "F10 UTF-8 in the ID": (
         "F05",
         "path is written",
         lambda: leaf(names=raw_names((6, str(WEB).encode() + b"\xc3\xa9"))),
     ),
-    "f10 Latin-1 in the ID": (
+    "F10 Latin-1 in the ID": (
         "F10",
         "not a certificate",
         lambda: leaf(names=raw_names((6, str(WEB).encode() + b"\xe9"))),
     ),
-    "f10 otherName beside the ID": (
+    "F10 otherName beside the ID": (
         "F10",
         "kind OtherName",
         lambda: leaf(names=[uri(str(WEB)), x509.OtherName(x509.ObjectIdentifier("1.2.3.4"), b"\x0c\x01x")]),
     ),
-    "f10 e-mail beside the ID": (
+    "F10 e-mail beside the ID": (
         "F10",
         "kind RFC822Name",
         lambda: leaf(names=[uri(str(WEB)), x509.RFC822Name("a@b.c")]),
     ),
-    "f10 an ID in a DNS name": ("F05", "no URI", lambda: leaf(names=raw_names((2, str(WEB).encode())))),
-    "f10 an unknown critical extension": ("F10", "not understood", lambda: leaf(extra=[unknown(critical=True)])),
-    "f10 bytes after the certificate": ("F10", "not a certificate", lambda: leaf() + b"\0"),
-    "f10 PEM": (
+    "F10 an ID in a DNS name": ("F05", "no URI", lambda: leaf(names=raw_names((2, str(WEB).encode())))),
+    "F10 an unknown critical extension": ("F10", "not understood", lambda: leaf(extra=[unknown(critical=True)])),
+    "F10 bytes after the certificate": ("F10", "not a certificate", lambda: leaf() + b"\0"),
+    "F10 PEM": (
         "F10",
         "not a certificate",
         lambda: x509.load_der_x509_certificate(leaf()).public_bytes(Encoding.PEM),
     ),
-    "f10 empty": ("F10", "no certificate", lambda: b""),
-    "f22 a certificate of more than 16 KiB": (
+    "F10 empty": ("F10", "no certificate", lambda: b""),
+    "F22 a certificate of more than 16 KiB": (
         "F22",
         "at most 16384",
         lambda: leaf(
@@ -196,26 +196,26 @@ REFUSED: dict[str, tuple[str, str, Callable[[], bytes]]] = {
             ]
         ),
     ),
-    "f22 hundreds of DNS names": (
+    "F22 hundreds of DNS names": (
         "F22",
         "DNS names",
         lambda: leaf(names=[uri(str(WEB)), *(x509.DNSName(f"h{i}") for i in range(300))]),
     ),
-    "f23 RSA 1024": ("F23", "RSA key of 1024 bits", lambda: leaf(key=rsa_key(1024).public_key())),
-    "f23 RSA 2047": ("F23", "RSA key of 2047 bits", lambda: leaf(key=odd_rsa_key(bits=2047))),
-    "f23 RSA 8192": ("F23", "RSA key of 8192 bits", lambda: leaf(key=odd_rsa_key(bits=8192))),
-    "f23 RSA with e=3": ("F23", "RSA exponent", lambda: leaf(key=odd_rsa_key(exponent=3))),
-    "f23 RSA with e=1": ("F23", "cannot be read", _with_exponent_one),
-    "f23 RSA with a small factor": ("F23", "small factor", lambda: leaf(key=odd_rsa_key(small_factor=751))),
-    "f23 P-521": ("F23", "EC key on secp521r1", lambda: leaf(key=ec_key(ec.SECP521R1).public_key())),
-    "f23 P-192": ("F23", "key", lambda: _with_curve("2a8648ce3d030101")),
-    "f23 an unknown curve": ("F23", "cannot be read", lambda: _with_curve("2a8648ce3d030177")),
-    "f23 Ed25519": (
+    "F23 RSA 1024": ("F23", "RSA key of 1024 bits", lambda: leaf(key=rsa_key(1024).public_key())),
+    "F23 RSA 2047": ("F23", "RSA key of 2047 bits", lambda: leaf(key=odd_rsa_key(bits=2047))),
+    "F23 RSA 8192": ("F23", "RSA key of 8192 bits", lambda: leaf(key=odd_rsa_key(bits=8192))),
+    "F23 RSA with e=3": ("F23", "RSA exponent", lambda: leaf(key=odd_rsa_key(exponent=3))),
+    "F23 RSA with e=1": ("F23", "cannot be read", _with_exponent_one),
+    "F23 RSA with a small factor": ("F23", "small factor", lambda: leaf(key=odd_rsa_key(small_factor=751))),
+    "F23 P-521": ("F23", "EC key on secp521r1", lambda: leaf(key=ec_key(ec.SECP521R1).public_key())),
+    "F23 P-192": ("F23", "key", lambda: _with_curve("2a8648ce3d030101")),
+    "F23 an unknown curve": ("F23", "cannot be read", lambda: _with_curve("2a8648ce3d030177")),
+    "F23 Ed25519": (
         "F23",
         "neither EC nor RSA",
         lambda: leaf(key=ed25519.Ed25519PrivateKey.generate().public_key()),
     ),
-    "f23 SHA-1": ("F23", "signed with sha1", _signed_with_sha1),
+    "F23 SHA-1": ("F23", "signed with sha1", _signed_with_sha1),
 }
 
 

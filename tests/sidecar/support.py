@@ -51,6 +51,7 @@ from tests.sidecar.net.support import settled
 ANY = Address("127.0.0.1", 0)
 PORT = 8080
 ORDERS_NAME = "orders.shop"
+ENGINE = Config(service="-").http2_engine
 
 
 def rule_for(*principals: SpiffeId, paths: Sequence[str] = ()) -> Rule:
@@ -85,6 +86,7 @@ class Side:
         jwks: Jwks | None = None,
         answers_lookups: bool = True,
         now: Callable[[], float] = time.time,
+        engine: str = ENGINE,
     ) -> None:
         self.mesh = mesh
         self.spiffe_id = identity
@@ -96,6 +98,7 @@ class Side:
             limits=limits or Limits(),
             timeouts=timeouts or Timeouts(),
             jwks=jwks or Jwks(),
+            http2_engine=engine,
         )
         self.driver = Driver(nursery, self.config.limits)
         self.identity = IdentitySource()
@@ -260,12 +263,16 @@ async def two_sides(
     limits: Limits | None = None,
     timeouts: Timeouts | None = None,
     jwks: Jwks | None = None,
+    engine: str = ENGINE,
+    mesh: Mesh | None = None,
 ) -> AsyncIterator[Pair]:
-    mesh = Mesh()
+    mesh = mesh or Mesh()
     async with trio.open_nursery() as nursery:
         inbound = Inbound(port=PORT, app=app, protocol=protocol)
-        orders = Side(nursery, mesh, ORDERS, inbound=[inbound], limits=limits, timeouts=timeouts, jwks=jwks)
-        web = Side(nursery, mesh, WEB, limits=limits, timeouts=timeouts)
+        orders = Side(
+            nursery, mesh, ORDERS, inbound=[inbound], limits=limits, timeouts=timeouts, jwks=jwks, engine=engine
+        )
+        web = Side(nursery, mesh, WEB, limits=limits, timeouts=timeouts, engine=engine)
         if apply:
             orders.apply(policies=policies)
             web.apply(services={ORDERS_NAME: [orders.endpoint()]})
