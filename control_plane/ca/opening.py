@@ -129,6 +129,8 @@ def check_authorities(
 
 
 def _check_one(one: Authority, by_id: dict[str, Authority], vault: Vault, trust_domain: TrustDomain) -> None:
+    if not one.sealed_key and one.level is not Level.ROOT:  # an offline root's is kept elsewhere
+        raise EnvelopeError("missing", row="J06")
     key = vault.unseal(one) if one.sealed_key else None
     if one.level is Level.JWT or one.phase is Phase.REQUESTED:
         return

@@ -31,6 +31,7 @@ SECTIONS = {
     "tracing": sidecar_config.Tracing,
     "jwks": sidecar_config.Jwks,
     "Control plane": ControlPlaneConfig,
+    "Control plane authorities": control_plane_config.CaConfig,
     "Control plane limits": control_plane_config.Limits,
 }
 UNITS = (("_rate_per_s", "per s"), ("_s", "s"), ("_octets", "octets"), ("_octets_max", "octets"))

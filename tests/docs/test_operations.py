@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from control_plane import app
-from control_plane.ca import keystore
+from control_plane.ca import kek
 from control_plane.cli.main import INTERRUPTED
 from control_plane.config import ControlPlaneConfig
 from sidecar.admin import ADMIN, HEALTH
@@ -107,8 +107,7 @@ def test_the_page_names_every_port() -> None:
 def test_the_page_names_the_files_of_the_data_directory() -> None:
     """That they are all, and their modes, is seen in a real one: tests/docs/test_readme.py."""
     documented = {code(row[0]) for row in rows("Files")}
-    inner = {f"{keystore.CA_NAME}/{name}" for name in ("", keystore.CERTIFICATE_NAME, keystore.KEY_NAME)}
-    assert {app.STORE_NAME, app.AUDIT_NAME, keystore.KEK_NAME, "operator.sock"} | inner <= documented
+    assert {app.STORE_NAME, app.AUDIT_NAME, kek.KEK_NAME, "operator.sock"} <= documented
 
 
 def test_the_page_names_the_exit_codes() -> None:
