@@ -54,7 +54,8 @@ class IdentityTables:
         return {(issuer_id, root_id): float(until) for issuer_id, root_id, until in rows_found}
 
     def of_node(self, node_id: str, now: float) -> Sequence[IssuedRecord]:
-        sql = f"SELECT number, {CERTIFICATE_COLUMNS} FROM certificate WHERE node_id = ? AND not_after > ? ORDER BY number"
+        where = "node_id = ? AND not_after > ?"
+        sql = f"SELECT number, {CERTIFICATE_COLUMNS} FROM certificate WHERE {where} ORDER BY number"
         return [rows.certificate_from(row) for row in self._connection.execute(sql, (node_id, now))]
 
     # nodes
