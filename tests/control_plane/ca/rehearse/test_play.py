@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from control_plane.ca.rehearse.model import Question, Report, Sidecar, Topology
-from control_plane.ca.rehearse.play import _root_der, rehearse
+from control_plane.ca.rehearse.play import TOLD_MAX, _root_der, rehearse
 from control_plane.ca.slots import DAY_S, CaPolicy, Live, Readiness, Step, StepKind, next_steps
 from control_plane.model import Authority, Level, Phase
 
@@ -174,6 +174,22 @@ def test_a_horizon_plays_what_is_due_by_itself_too() -> None:
     assert sum("intermediate" in one.what and "is activated" in one.what for one in report.steps) >= 3
 
 
+def test_lives_of_seconds_are_played_too() -> None:
+    """The new root is replaced by schedule while the rotation goes on, and that does not confuse it."""
+    policy = CaPolicy(root_lifetime_s=6, intermediate_lifetime_s=4, leaf_lifetime_s=2)
+    authorities = [replace(one, prepared_at=NOW - 1, not_after=NOW + 5) for one in AUTHORITIES]
+    report = played(authorities=authorities, policy=policy)
+    assert (report.is_through, report.failures) == (True, ())
+
+
+def test_a_report_stays_readable() -> None:
+    """However long the time asked for."""
+    policy = CaPolicy(root_lifetime_s=6, intermediate_lifetime_s=4, leaf_lifetime_s=2)
+    report = played(policy=policy, level=Level.INTERMEDIATE, horizon_s=365 * DAY_S)
+    assert len(report.steps) <= TOLD_MAX + 3
+    assert any("ask for less time" in one.what for one in report.steps)
+
+
 def test_nobody_at_all_is_a_mesh_too() -> None:
     """A rotation before the first sidecar has joined."""
     report = played()
@@ -186,10 +202,10 @@ def drops_at_once(
     """A planted bug: an authority goes as soon as another signs."""
     steps = [one for one in next_steps(authorities, now, policy, readiness, live) if one.kind is not StepKind.RETIRE]
     signing = {one.parent_id for one in authorities if one.phase is Phase.ACTIVE and one.level is Level.INTERMEDIATE}
-    for one in authorities:
-        if one.phase is Phase.OLD and one.authority_id not in signing:
-            steps.append(Step(level=one.level, kind=StepKind.RETIRE, authority_id=one.authority_id, not_before=now))
-    return steps
+    gone = [one for one in authorities if one.phase is Phase.OLD and one.authority_id not in signing]
+    return steps + [
+        Step(level=one.level, kind=StepKind.RETIRE, authority_id=one.authority_id, not_before=now) for one in gone
+    ]
 
 
 def test_an_anchor_dropped_early_is_noticed() -> None:
