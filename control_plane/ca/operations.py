@@ -261,14 +261,14 @@ class Operations:
             made = self._maker.intermediate(root, now)
         event = "requested" if made.phase is Phase.REQUESTED else "prepared"
         self._book.write([made], event, now, by)
-        log.info("authority %s", event, extra=fields(level=level.value, authority=made.authority_id, by=by))
+        log.info("authority %s", event, extra=fields(of_level=level.value, authority=made.authority_id, by=by))
         return made
 
     def _advance(self, authority_id: str, kind: StepKind, now: float, by: str) -> Authority:
         changed = advance(self._book.view.authorities, authority_id, kind, now)
         subject = next(one for one in changed if one.authority_id == authority_id)
         self._book.write(changed, _PAST[kind], now, by)
-        log.info("authority %s", _PAST[kind], extra=fields(level=subject.level.value, authority=authority_id, by=by))
+        log.info("authority %s", _PAST[kind], extra=fields(of_level=subject.level.value, authority=authority_id, by=by))
         return subject
 
     def _check(self, authority_id: str, kind: StepKind, now: float, readiness: Readiness, *, force: bool) -> None:
