@@ -16,6 +16,7 @@ import click
 from control_plane.cli.apply import apply
 from control_plane.cli.audit import audit
 from control_plane.cli.backup import backup, restore
+from control_plane.cli.ca import ca
 from control_plane.cli.delete import delete
 from control_plane.cli.explain import explain
 from control_plane.cli.get import get
@@ -132,6 +133,7 @@ for _verb in (
     explain,
     policy,
     status,
+    ca,
     audit,
     backup,
     restore,
