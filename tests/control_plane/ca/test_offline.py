@@ -1,0 +1,263 @@
+"""A root that is kept elsewhere: what it is sent, what is taken from it, and the command that carries both."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from certs.csr import make_csr
+from certs.spiffe_id import SpiffeId
+from certs.svid import new_private_key
+from certs.verify import verify_chain
+from control_plane.ca.authority import CertificateAuthority
+from control_plane.ca.errors import CaExpired, CaRefused
+from control_plane.ca.offline import SignCommand
+from control_plane.ca.slots import CaPolicy, Readiness
+from control_plane.model import Authority as Held
+from control_plane.model import Level, Phase
+from tests.certs.forge import Authority, make_ca, uri
+from tests.control_plane.support import NOW, TD, ca_and_store
+
+WEB = SpiffeId.for_workload(TD, "shop", "web")
+OFFLINE = CaPolicy(is_root_offline=True, leaf_lifetime_s=10.0)
+BY = "operator alice"
+ONE, ZERO = (x509.BasicConstraints(ca=True, path_length=length) for length in (1, 0))
+
+
+def new_root(**more: object) -> Authority:
+    values: dict[str, object] = {"names": [uri(TD.uri)], "constraints": ONE, "not_after": NOW + 100_000}
+    return make_ca("offline root", **values | more)  # type: ignore[arg-type]  # its parameters
+
+
+def sign(root: Authority, csr_pem: str, *, life_s: float = 1_000.0, constraints: x509.BasicConstraints = ZERO) -> str:
+    """What the root's operator does, with a library of theirs."""
+    key = x509.load_pem_x509_csr(csr_pem.encode()).public_key()
+    made = make_ca("intermediate", issuer=root, key=key, constraints=constraints, not_after=NOW + life_s)
+    return made.certificate.public_bytes(Encoding.PEM).decode()
+
+
+def pem(root: Authority) -> str:
+    return root.certificate.public_bytes(Encoding.PEM).decode()
+
+
+def one(ca: CertificateAuthority, level: Level, phase: Phase) -> Held:
+    (found,) = [held for held in ca.authorities if (held.level, held.phase) == (level, phase)]
+    return found
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Iterator[CertificateAuthority]:
+    with ca_and_store(tmp_path / "cp", policy=OFFLINE) as (opened, _):
+        yield opened
+
+
+def test_a_new_mesh_waits_for_its_root_and_trusts_nobody_meanwhile(ca: CertificateAuthority) -> None:
+    """There is a request; nothing is issued; then the chain is installed and everything flows. No root key is here."""
+    request = one(ca, Level.INTERMEDIATE, Phase.REQUESTED)
+    assert not ca.has_root
+    with pytest.raises(CaExpired):
+        ca.issue(WEB, make_csr(new_private_key(), None), 10, NOW)
+    ca.tick(NOW, Readiness())
+    root = new_root()
+    ca.install(sign(root, ca.csr_pem(request.authority_id)) + pem(root), NOW, BY)
+    assert ca.bundle.anchors_der == (root.der,)
+    assert ca.tick(NOW + 1, Readiness())
+    issued = ca.issue(WEB, make_csr(new_private_key(), None), 10, NOW + 1)
+    assert verify_chain(issued.chain_der, ca.bundle, NOW + 1) == WEB
+    assert issued.issuer_id == request.authority_id
+    assert one(ca, Level.ROOT, Phase.ACTIVE).sealed_key == b""
+    with pytest.raises(CaRefused, match="the root is kept offline"):
+        ca.prepare(Level.ROOT, NOW + 2, BY)
+    with pytest.raises(CaRefused, match="the root is kept offline"):
+        ca.recover(NOW + 2, BY)
+
+
+def test_the_next_intermediate_is_requested_at_half_life(ca: CertificateAuthority) -> None:
+    """The root is known by then: the intermediate alone is enough. It takes over in the last third."""
+    root = new_root()
+    first = one(ca, Level.INTERMEDIATE, Phase.REQUESTED)
+    ca.install(sign(root, ca.csr_pem(first.authority_id)) + pem(root), NOW, BY)
+    ca.tick(NOW + 1, Readiness())
+    ca.tick(NOW + 501, Readiness())
+    second = one(ca, Level.INTERMEDIATE, Phase.REQUESTED)
+    assert any("offline root's signature" in alarm for alarm in ca.alarms(NOW + 502, Readiness()))
+    assert ca.prepare(Level.INTERMEDIATE, NOW + 502, BY) == second
+    ca.install(sign(root, ca.csr_pem(second.authority_id), life_s=2_000.0), NOW + 503, BY)
+    assert ca.issuer_id == first.authority_id
+    ca.tick(NOW + 700, Readiness())
+    assert ca.issuer_id == second.authority_id
+
+
+def test_another_offline_root_takes_over_when_everybody_knows_it(ca: CertificateAuthority) -> None:
+    """It comes with an intermediate under it: published, acknowledged, then both are active."""
+    old, new = new_root(), new_root()
+    first = one(ca, Level.INTERMEDIATE, Phase.REQUESTED)
+    ca.install(sign(old, ca.csr_pem(first.authority_id)) + pem(old), NOW, BY)
+    ca.tick(NOW + 1, Readiness())
+    second = ca.prepare(Level.INTERMEDIATE, NOW + 2, BY)
+    ca.install(sign(new, ca.csr_pem(second.authority_id)) + pem(new), NOW + 3, BY)
+    assert ca.bundle.anchors_der == (old.der, new.der)
+    new_id = one(ca, Level.ROOT, Phase.PREPARED).authority_id
+    assert not ca.tick(NOW + 4, Readiness(missing={new_id: ("web",)}))
+    assert ca.issuer_id == first.authority_id
+    assert ca.tick(NOW + 5, Readiness(missing={new_id: ()}))
+    assert (ca.anchor_der, ca.issuer_id) == (new.der, second.authority_id)
+
+
+REFUSED: dict[str, tuple[str, Callable[[str, Authority], str]]] = {
+    "no certificate": ("no certificate in PEM", lambda csr, root: "hello"),
+    "nothing": ("no certificate in PEM", lambda csr, root: ""),
+    "too long": ("longer than", lambda csr, root: "x" * 70_000),
+    "three": ("3 certificates", lambda csr, root: sign(root, csr) + pem(root) * 2),
+    "without its root": ("add its root behind it", lambda csr, root: sign(root, csr)),
+    "another root": ("not signed by the second", lambda csr, root: sign(root, csr) + pem(new_root())),
+    "another key": (
+        "for none of the keys that were requested",
+        lambda csr, root: pem(make_ca("x", issuer=root, constraints=ZERO)) + pem(root),
+    ),
+    "f09 a longer path": ("path length 0", lambda csr, root: sign(root, csr, constraints=ONE) + pem(root)),
+    "f01 expired": ("expired", lambda csr, root: sign(root, csr, life_s=-1.0) + pem(root)),
+    "f09 a root for leaves": (
+        "leaves only",
+        lambda csr, root: (lambda bad: sign(bad, csr) + pem(bad))(new_root(constraints=ZERO)),
+    ),
+    "f03 of another trust domain": (
+        "names itself",
+        lambda csr, root: (lambda bad: sign(bad, csr) + pem(bad))(new_root(names=[uri("spiffe://other")])),
+    ),
+    "the root alone": ("not signed by a root that is known", lambda csr, root: pem(root)),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_comes_back_is_checked_like_a_strangers(what: str, ca: CertificateAuthority) -> None:
+    """Refused with words; the request stays open and nothing is trusted."""
+    says, make = REFUSED[what]
+    before = ca.authorities
+    request = one(ca, Level.INTERMEDIATE, Phase.REQUESTED)
+    with pytest.raises(CaRefused, match=says):
+        ca.install(make(ca.csr_pem(request.authority_id), new_root()), NOW, BY)
+    assert ca.authorities == before
+    assert not ca.has_root
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+SIGNER = """\
+import sys
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from tests.control_plane.ca.test_offline import loaded, pem, sign
+root = loaded(sys.argv[1])
+print(sign(root, sys.stdin.read()) + pem(root))
+"""
+
+
+def loaded(path: str) -> Authority:
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    data = Path(path).read_bytes()
+    key = load_pem_private_key(data, password=None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return Authority(key=key, certificate=x509.load_pem_x509_certificate(data))
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """For a process of its own. At most 30 s."""
+    end = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)  # another process: there is nothing to wait on
+
+
+def test_a_command_signs_what_is_due(tmp_path: Path) -> None:
+    """From an empty store to certificates, and no operator in between."""
+    root = new_root()
+    file = tmp_path / "root.pem"
+    file.write_bytes(root.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + pem(root).encode())
+    command = [sys.executable, "-c", SIGNER, str(file)]
+    with ca_and_store(tmp_path / "cp", policy=OFFLINE, sign_command=command) as (ca, _):
+
+        def is_signed() -> bool:
+            ca.tick(NOW, Readiness())
+            return ca.issuer_id != ""
+
+        wait_until(is_signed)
+        issued = ca.issue(WEB, make_csr(new_private_key(), None), 10, NOW)
+        assert verify_chain(issued.chain_der, ca.bundle, NOW) == WEB
+        assert ca.anchor_der == root.der
+
+
+def answer_of(command: SignCommand) -> str:
+    wait_until(lambda: _has_answer(command))
+    return _answers.pop()
+
+
+_answers: list[str] = []
+
+
+def _has_answer(command: SignCommand) -> bool:
+    answer = command.answer()
+    if answer is not None:
+        _answers.append(answer)
+    return answer is not None
+
+
+def test_the_command_gets_the_request_and_no_shell() -> None:
+    """What looks like shell is an argument."""
+    command = SignCommand(["cat", "-"], time.monotonic)
+    command.start("a request; $(echo no)\n")
+    assert answer_of(command) == "a request; $(echo no)\n"
+    assert not command.is_running
+
+
+def test_a_command_that_fails_or_hangs_is_told_of() -> None:
+    """With its exit code; or killed after its time. Another one may be started then."""
+    clock = [0.0]
+    command = SignCommand(["false"], lambda: clock[0])
+    command.start("x")
+    with pytest.raises(CaRefused, match="sign_command false ended with 1"):
+        wait_until(lambda: command.answer() is not None)
+    slow = SignCommand(["sleep", "600"], lambda: clock[0])
+    slow.start("x")
+    process = slow._process
+    assert process is not None
+    assert slow.answer() is None
+    clock[0] = 31.0
+    with pytest.raises(CaRefused, match="did not end within 30 s"):
+        slow.answer()
+    assert process.poll() is not None
+    assert not slow.is_running
+
+
+def test_a_command_that_is_not_there_is_an_alarm_and_no_crash(tmp_path: Path) -> None:
+    """The tick goes on, and tries again later."""
+    with ca_and_store(tmp_path / "cp", policy=OFFLINE, sign_command=["/nowhere/signer"]) as (ca, _):
+        assert not ca.tick(NOW, Readiness())
+        assert any("/nowhere/signer" in alarm for alarm in ca.alarms(NOW, Readiness()))
+        assert not ca.tick(NOW + 11, Readiness())
+
+
+def test_openssl_signs_our_request(ca: CertificateAuthority, tmp_path: Path) -> None:
+    """The documented way: two files and one command of a tool that is everywhere. The clock is openssl's."""
+    now = time.time()
+    root = make_ca("offline root", names=[uri(TD.uri)], constraints=ONE, not_before=now - 60, not_after=now + 1e6)
+    key = root.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "root.key").write_bytes(key)
+    (tmp_path / "root.pem").write_text(pem(root))
+    request = one(ca, Level.INTERMEDIATE, Phase.REQUESTED)
+    (tmp_path / "request.pem").write_text(ca.csr_pem(request.authority_id))
+    command = "openssl x509 -req -in request.pem -CA root.pem -CAkey root.key -copy_extensions copyall -days 7 -sha256"
+    run = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    ca.install(run.stdout + pem(root), now + 1, BY)
+    ca.tick(now + 2, Readiness())
+    assert ca.issuer_id == request.authority_id
