@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from protos.hauberk.v1.admin_pb2 import StatusRequest, StatusResponse
 from tests.e2e.clients import Wire, load, outcome
 from tests.e2e.harness import ALLOW_ALL, WEB_APP, Inbound, Mesh, eventually
 
@@ -118,7 +119,7 @@ def test_r09_restarts_in_a_row_under_rotation_lose_nothing(tmp_path: Path) -> No
         web = mesh.sidecar("web", calls={"orders": 8080}, access_log="denied")
         mesh.wait_ready(orders, web)
         mesh.wait_reached(web, "orders")
-        root = (mesh.data_dir / "ca" / "root.crt").read_bytes()
+        root = mesh.operator("Admin/Status", StatusRequest(), StatusResponse).anchor_sha256
         with load(web.ports["orders"], pause_s=0.02) as seen:
             for _ in range(3):
                 renewals = orders.status["renewals"] + web.status["renewals"]
@@ -130,4 +131,4 @@ def test_r09_restarts_in_a_row_under_rotation_lose_nothing(tmp_path: Path) -> No
                     "both renew after it is back",
                 )
             assert seen.failed == 0, (seen.counted, seen.failures)
-        assert (mesh.data_dir / "ca" / "root.crt").read_bytes() == root
+        assert mesh.operator("Admin/Status", StatusRequest(), StatusResponse).anchor_sha256 == root

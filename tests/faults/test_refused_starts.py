@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import socket
+import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,11 +62,6 @@ def harm_directory_mode(data_dir: Path) -> str:
     return f"chmod 700 {data_dir}"
 
 
-def harm_ca_mode(data_dir: Path) -> str:
-    (data_dir / "ca").chmod(0o750)
-    return str(data_dir / "ca")
-
-
 def harm_kek_mode(data_dir: Path) -> str:
     (data_dir / "kek.key").chmod(0o444)
     return str(data_dir / "kek.key")
@@ -80,36 +76,37 @@ def harm_kek_other(data_dir: Path) -> str:
     (data_dir / "kek.key").chmod(0o600)
     (data_dir / "kek.key").write_bytes(bytes(32))
     (data_dir / "kek.key").chmod(0o400)
-    return str(data_dir / "ca" / "root.key.enc")
+    return str(data_dir / "kek.key")
 
 
 def harm_key(data_dir: Path) -> str:
-    file = data_dir / "ca" / "root.key.enc"
-    content = bytearray(file.read_bytes())
-    content[-5] ^= 1
-    file.write_bytes(content)
-    return str(file)
+    return in_store(data_dir, "UPDATE authority SET sealed_key = zeroblob(length(sealed_key)) WHERE level = 'root'")
 
 
 def harm_key_missing(data_dir: Path) -> str:
-    (data_dir / "ca" / "root.key.enc").unlink()
-    return str(data_dir / "ca" / "root.key.enc")
+    return in_store(data_dir, "UPDATE authority SET sealed_key = x'' WHERE level = 'intermediate'")
 
 
 def harm_certificate(data_dir: Path) -> str:
-    (data_dir / "ca" / "root.crt").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-    return str(data_dir / "ca" / "root.crt")
+    return in_store(data_dir, "UPDATE authority SET certificate_der = zeroblob(400) WHERE level = 'root'")
 
 
 def harm_ca_missing(data_dir: Path) -> str:
-    shutil.rmtree(data_dir / "ca")
-    return str(data_dir / "ca")
+    return in_store(data_dir, "DELETE FROM authority")
 
 
-def harm_ca_link(data_dir: Path) -> str:
-    (data_dir / "ca").rename(data_dir / "real")
-    (data_dir / "ca").symlink_to("real")
-    return str(data_dir / "ca")
+def harm_database_missing(data_dir: Path) -> str:
+    for path in data_dir.glob("hauberk.db*"):
+        path.unlink()
+    return str(data_dir / "hauberk.db")
+
+
+def in_store(data_dir: Path, sql: str) -> str:
+    """As a disk, or somebody with an editor, would change it."""
+    connection = sqlite3.connect(data_dir / "hauberk.db", isolation_level=None)
+    connection.execute(sql)
+    connection.close()
+    return str(data_dir / "hauberk.db")
 
 
 def harm_database(data_dir: Path) -> str:
@@ -121,8 +118,8 @@ def harm_database(data_dir: Path) -> str:
 
 
 HARMS = [
-    harm_directory_mode, harm_ca_mode, harm_kek_mode, harm_kek_missing, harm_kek_other, harm_key, harm_key_missing,
-    harm_certificate, harm_ca_missing, harm_ca_link, harm_database,
+    harm_directory_mode, harm_kek_mode, harm_kek_missing, harm_kek_other, harm_key, harm_key_missing,
+    harm_certificate, harm_ca_missing, harm_database, harm_database_missing,
 ]  # fmt: skip
 
 
