@@ -76,8 +76,7 @@ class _Play:
         self._old_id = current.authority_id if current is not None else ""
         self._new_id = prepared.authority_id if prepared is not None else ""
         self._ca_at = now
-        self._under_way = 0
-        """Snapshots that have not arrived yet."""
+        self._through_at = float("inf")
 
     def run(self) -> Report:
         self._begin()
@@ -86,8 +85,7 @@ class _Play:
             if len(self._told) >= TOLD_MAX:
                 self._say(f"the rehearsal stops here: more than {TOLD_MAX} steps; ask for less time")
                 break
-            is_quiet = not self._under_way and not self._judge.expects_more
-            if (self._is_through and is_quiet and not self._question.horizon_s) or at > self._end:
+            if (self._is_over and not self._question.horizon_s) or at > self._end:
                 break
             self._now = max(self._now, at)
             changed = at == self._ca_at
@@ -134,6 +132,15 @@ class _Play:
         if away:
             names = listed(sorted(one.name for one in away))
             self._say(f"who was away is assumed to come back now: {names}")
+
+    @property
+    def _is_over(self) -> bool:
+        """It is through, everybody has heard of that, and what mends itself has."""
+        if not self._is_through:
+            return False
+        self._through_at = min(self._through_at, self._now)
+        has_arrived = self._now >= self._through_at + PUSH_S
+        return has_arrived and not self._judge.expects_more
 
     @property
     def _is_through(self) -> bool:
@@ -191,11 +198,9 @@ class _Play:
         return True
 
     def _push(self) -> None:
-        self._under_way += 1
         self._at(self._now + PUSH_S, self._pushed)
 
     def _pushed(self) -> bool:
-        self._under_way -= 1
         self._copy.push(self._authorities)
         return True
 

@@ -180,6 +180,7 @@ def test_lives_of_seconds_are_played_too() -> None:
     authorities = [replace(one, prepared_at=NOW - 1, not_after=NOW + 5) for one in AUTHORITIES]
     report = played(authorities=authorities, policy=policy)
     assert (report.is_through, report.failures) == (True, ())
+    assert report.steps[-1].at < NOW + 20
 
 
 def test_a_report_stays_readable() -> None:
