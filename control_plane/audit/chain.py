@@ -150,6 +150,8 @@ def walk(octets: bytes, before: Head | None = None) -> Walk:
             if mended is None:
                 found.fault = Fault(line=number, offset=offset, why=_why(record, head))
                 return found
+            if head is None:
+                found.before = Head(seq=mended[0].seq - 1, sha256=mended[0].prev)
             found.records.append(mended[0])
             found.mended.append(mended[0])
             record, number, end = mended[0], number + octets.count(b"\n", end, mended[1]), mended[1]
@@ -160,24 +162,23 @@ def walk(octets: bytes, before: Head | None = None) -> Walk:
 
 
 def _mended(octets: bytes, offset: int, end: int, head: Head | None) -> tuple[Record, int] | None:
-    """The record that closes off what begins at `offset`, and where it ends. Its torn octets end in a line feed."""
-    if head is None:
-        return None
-    sought = b'{"seq":%d,"prev":"%s",' % (head.seq + 1, head.sha256.encode("ascii"))
+    """The record that closes off what begins at `offset`, and where it ends. Its torn octets end in a line feed.
+
+    `head` None: nothing is before it in this file, so the record is known by what it says of those octets alone."""
+    sought = b'{"seq":' if head is None else b'{"seq":%d,"prev":"%s",' % (head.seq + 1, head.sha256.encode("ascii"))
     start = octets.find(b"\n" + sought, end - 1) + 1
     while start > 0:
         stop = octets.find(b"\n", start) + 1
         record = parse(octets[start:stop]) if stop else None
-        torn = octets[offset:start]
-        if (
-            record is not None
-            and record.event == MENDED
-            and record.fields.get("torn_octets") == len(torn)
-            and record.fields.get("torn_sha256") == hashlib.sha256(torn).hexdigest()
-        ):
+        if record is not None and record.event == MENDED and _closes_off(record, octets[offset:start]):
             return record, stop
         start = octets.find(b"\n" + sought, start) + 1
     return None
+
+
+def _closes_off(record: Record, torn: bytes) -> bool:
+    told = (record.fields.get("torn_octets"), record.fields.get("torn_sha256"))
+    return told == (len(torn), hashlib.sha256(torn).hexdigest())
 
 
 def _why(record: Record | None, head: Head | None) -> str:

@@ -79,6 +79,9 @@ def test_what_a_crash_left_is_passed_over_only_if_the_next_record_says_so() -> N
     told: dict[str, Field] = {"torn_octets": len(torn), "torn_sha256": hashlib.sha256(torn).hexdigest()}
     mended, _ = link(head, body(MENDED, at=1.0, by="control plane", fields=told))
     assert [record.event for record in walk(one + torn + mended).records] == ["token.created", MENDED]
+    alone = walk(torn + mended)
+    assert alone.fault is None
+    assert alone.before == head
     assert walk(one + torn.replace(b"2", b"3") + mended).fault is not None
     assert walk(one + torn + chain_of("bob", head=head)[0]).fault is not None
 
