@@ -59,7 +59,7 @@ class OwnCertificate:
         self._issued: IssuedSvid | None = None
         self._key = new_private_key()
         self._bundle = authority.bundle
-        self.renew_at = now
+        self.renew_at = self._retry_at = now
         try:
             self.current = self._issue(now)
         except CaExpired:
@@ -71,10 +71,10 @@ class OwnCertificate:
         """Renews if it is time, or if others sign now. A failed renewal keeps the certificate and is tried again soon;
         the anchors shown with it are always those of now."""
         try:
-            if now >= self.renew_at or self._is_outdated():
+            if now >= self.renew_at or (self._is_outdated() and now >= self._retry_at):
                 self.current = self._issue(now)
         except (CaError, ControlPlaneError):
-            self.renew_at = now + RETRY_S
+            self.renew_at = self._retry_at = now + RETRY_S
             log.exception("own certificate not renewed")
         if self._bundle != self._authority.bundle:
             self._bundle = self._authority.bundle

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from certs.spiffe_id import TrustDomain
 from control_plane.audit import AuditLog
-from control_plane.ca.slots import CaPolicy, Live, LiveUnder
+from control_plane.ca.slots import CaPolicy, Live, LiveUnder, superseded_at
 from control_plane.ca.vault import Vault
 from control_plane.ca.view import View, make_view, nobody
 from control_plane.model import Authority, IssuedRecord, Level, Phase
@@ -90,7 +90,16 @@ class Book:
             LiveUnder(issuer_id=issuer_id, root_id=root_id, count=0, until=0.0, open_until=until)
             for (issuer_id, root_id), until in self._store.unexpired_until(now).items()
         ]
-        return Live(under=tuple(under))
+        return Live(under=(*under, *self._pinned(now)))
+
+    def _pinned(self, now: float) -> Iterable[LiveUnder]:
+        """Join tokens carry the pin of the root that was active when they were made: who comes with one looks for that
+        root in the chain that the join port shows."""
+        for one in self.view.authorities:
+            if one.level is Level.ROOT and one.phase is Phase.OLD:
+                until = self._store.unspent_tokens_until(superseded_at(one, self.view.authorities), now)
+                name = one.authority_id
+                yield LiveUnder(issuer_id=name, root_id=name, count=0, until=0.0, open_until=until)
 
     def live(self, now: float) -> Live:
         """What hangs on whom, with names. Of the control plane's own certificates only the last counts."""
@@ -114,7 +123,7 @@ class Book:
                     holders=tuple(map(_label, records)),
                 )
             )
-        return Live(under=tuple(under))
+        return Live(under=(*under, *self._pinned(now)))
 
     def _view_of(self, authorities: Sequence[Authority]) -> View:
         return make_view(

@@ -329,7 +329,7 @@ def _retirements(authorities: Sequence[Authority], now: float, policy: CaPolicy,
         elif one.phase is Phase.PREPARED:
             not_before = one.not_after
         elif one.level is Level.JWT:
-            not_before = min(one.not_after, _superseded_at(one, authorities)) + policy.jwt_lifetime_s + SKEW_S
+            not_before = min(one.not_after, superseded_at(one, authorities)) + policy.jwt_lifetime_s + SKEW_S
         else:
             not_before = min(one.not_after, live.open_until(one.authority_id))
         if not_before > 0.0 or one.phase in (Phase.OLD, Phase.TAINTED):
@@ -344,7 +344,8 @@ def _has_signed(authorities: Sequence[Authority], root_id: str) -> bool:
     return any(one.parent_id == root_id and one.level is Level.INTERMEDIATE and one.activated_at for one in authorities)
 
 
-def _superseded_at(one: Authority, authorities: Sequence[Authority]) -> float:
+def superseded_at(one: Authority, authorities: Sequence[Authority]) -> float:
+    """When the next one took over; its own end, if none did."""
     after = [
         other.activated_at
         for other in authorities

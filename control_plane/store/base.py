@@ -102,6 +102,9 @@ class Store(Protocol):
 
     def token(self, token_id: str) -> JoinTokenRecord | None: ...
 
+    def unspent_tokens_until(self, created_before: float, now: float) -> float:
+        """When the last token ends that was made before and may still be used; 0: there is none."""
+
     def void_tokens(self, now: float) -> int:
         """Spends every token that is still good, for nobody; how many (after a restore: they may have been used)."""
 
@@ -141,7 +144,8 @@ class Store(Protocol):
         """All that have not expired, those replaced included. In the order issued."""
 
     def unexpired_until(self, now: float) -> Mapping[tuple[str, str], float]:
-        """(issuer id, root id) -> when the last of its workloads' certificates ends, those replaced included."""
+        """(issuer id, root id) -> when the last of the certificates under it ends, those replaced included. Of the
+        control plane's own only the newest counts."""
 
     # nodes
 

@@ -180,6 +180,11 @@ class SqliteStore:
             row = self._connection.execute(sql, (now, token_id, secret_sha256, now)).fetchone()
         return None if row is None else rows.token_from(row)
 
+    def unspent_tokens_until(self, created_before: float, now: float) -> float:
+        sql = "SELECT max(expires_at) FROM join_token WHERE consumed_at IS NULL AND created_at < ? AND expires_at > ?"
+        (until,) = self._connection.execute(sql, (created_before, now)).fetchone()
+        return float(until or 0.0)
+
     def void_tokens(self, now: float) -> int:
         sql = "UPDATE join_token SET consumed_at = ? WHERE consumed_at IS NULL AND expires_at > ?"
         with self.transaction():

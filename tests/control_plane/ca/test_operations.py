@@ -24,7 +24,7 @@ from control_plane.errors import Unavailable
 from control_plane.model import Authority, IssuedRecord, Level, Phase
 from control_plane.store.sqlite import SqliteStore
 from tests.control_plane.ca.test_opening import older
-from tests.control_plane.support import NOW, TD, ca_and_store, workload_spec
+from tests.control_plane.support import NOW, TD, ca_and_store, token_record, workload_spec
 
 WEB = SpiffeId.for_workload(TD, "shop", "web")
 BY = "operator alice"
@@ -335,3 +335,16 @@ def test_an_adopted_root_signs_until_its_successor_is_known(tmp_path: Path) -> N
         assert der in ca.bundle.anchors_der
         mesh.tick(NOW + 602)
         assert der not in ca.bundle.anchors_der
+
+
+def test_a_root_whose_pin_is_in_a_join_token_stays_until_the_token_has_ended(mesh: Mesh) -> None:
+    """Unless the token was used; one made after it was replaced does not carry its pin."""
+    first = mesh.one(Level.ROOT)
+    mesh.store.put_token(token_record(created_at=NOW, expires_at=NOW + 60))
+    new = mesh.ca.prepare(Level.ROOT, NOW + 1, BY)
+    mesh.ca.activate(new.authority_id, NOW + 2, BY, mesh.everybody_knows())
+    mesh.store.put_token(token_record("00112233445566bb", created_at=NOW + 3, expires_at=NOW + 600))
+    mesh.tick(NOW + 59)
+    assert mesh.phase_of(first) is Phase.OLD
+    mesh.tick(NOW + 61)
+    assert mesh.phase_of(first) is Phase.REVOKED
