@@ -47,8 +47,10 @@ class IdentityTables:
 
     def unexpired_until(self, now: float) -> Mapping[tuple[str, str], float]:
         sql = (
-            "SELECT issuer_id, root_id, max(not_after) FROM certificate WHERE not_after > ? AND (workload_id IS NOT NULL"
-            " OR number = (SELECT max(number) FROM certificate WHERE workload_id IS NULL)) GROUP BY issuer_id, root_id"
+            "SELECT issuer_id, root_id, max(not_after) FROM certificate WHERE not_after > ?"
+            " AND (workload_id IS NOT NULL OR number ="
+            " (SELECT number FROM certificate WHERE workload_id IS NULL ORDER BY number DESC LIMIT 1))"
+            " GROUP BY issuer_id, root_id"
         )
         rows_found = self._connection.execute(sql, (now,))
         return {(issuer_id, root_id): float(until) for issuer_id, root_id, until in rows_found}
