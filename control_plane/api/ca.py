@@ -16,7 +16,7 @@ from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaRefused
 from control_plane.ca.rehearse.model import Question, RehearsedFailure
 from control_plane.ca.rehearse.play import rehearse
-from control_plane.ca.slots import Live, Readiness, Step, StepKind, newest
+from control_plane.ca.slots import Live, Readiness, Step, StepKind, is_distrusted, newest
 from control_plane.errors import FailedPrecondition, InvalidRequest
 from control_plane.model import Authority, Level, Phase
 from control_plane.push.hub import Hub
@@ -118,6 +118,8 @@ class CaApi:
     ) -> pb.CaStepResponse:
         """Raises CaRefused."""
         kind, authority_id = StepKind(request.step), subject.authority_id
+        if kind is StepKind.REVOKE and is_distrusted(subject):
+            return self._answer(authority_id, now)  # it was, or it was tainted and went when nothing was under it
         readiness = self._readiness(now)
         breaks = () if kind is StepKind.TAINT else self._authority.breaks(authority_id, kind, now, readiness)
         if request.dry_run:

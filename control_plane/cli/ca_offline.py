@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,6 +131,8 @@ def _settings(ctx: click.Context, data_dir: Path, config_file: Path | None) -> C
     from control_plane.cli.serve_control_plane import settings
     from control_plane.errors import StartError
 
+    # What is done is said in words; the log is the control plane's.
+    logging.getLogger("control_plane").addHandler(logging.NullHandler())
     given = ctx.get_parameter_source("data_dir") is not ParameterSource.DEFAULT
     try:
         return settings(

@@ -94,8 +94,9 @@ async def test_a_revocation_that_breaks_somebody_is_refused_with_their_names(tmp
         assert any("spiffe://mesh.local/ns/shop/sa/orders" in one for one in dry.breaks)
         tainted = await step(operator, "taint", authority_id=old)
         assert tainted.authority.phase == "tainted"
-        forced = await step(operator, "revoke", authority_id=old, force=True)
-        assert forced.authority.phase == "revoked"
+        for _ in range(2):  # again: it changes nothing
+            forced = await step(operator, "revoke", authority_id=old, force=True)
+            assert forced.authority.phase == "revoked"
 
 
 @pytest.mark.parametrize(
