@@ -4,6 +4,7 @@ The map, in the order to read it:
 
 - `model`      the nouns: Workload, JoinTokenRecord, IssuedRecord, ResourceRecord, EndpointRecord
 - `app`        the one composition function: everything is made and wired there
+- `state`      what is open while it serves; `handlers` are made over it
 - `config`     one frozen configuration tree, parsed once, strictly
 - `errors`     one tree of errors; each carries the gRPC status it becomes
 - `store/`     what must survive a restart: the `Store` interface, and SQLite

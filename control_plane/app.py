@@ -16,21 +16,12 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from certs.spiffe_id import TrustDomain
 from control_plane import logs
-from control_plane.api.admin import AdminApi
-from control_plane.api.ca import CaApi
-from control_plane.api.changes import ResourceChanges
-from control_plane.api.config import ConfigApi
+from control_plane.api.callers import KnownCallers
 from control_plane.api.credentials import OwnCertificate
-from control_plane.api.discovery import DiscoveryApi
-from control_plane.api.explain import ExplainApi
-from control_plane.api.history import HistoryApi
-from control_plane.api.identity import IdentityApi
 from control_plane.api.methods import methods
 from control_plane.api.server import Addresses, GrpcServer
 from control_plane.audit import AuditLog
@@ -38,16 +29,17 @@ from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaError
 from control_plane.ca.kek import KEK_NAME, KekFile
 from control_plane.ca.opening import refuse_lost_store
-from control_plane.ca.slots import Readiness
 from control_plane.config import ControlPlaneConfig, Limits, check
-from control_plane.decisions import DecisionLog
 from control_plane.errors import ControlPlaneError, StartError, StoreError
-from control_plane.limits import RateLimit
+from control_plane.handlers import apis
 from control_plane.logs import fields
+from control_plane.push.acknowledged import Acknowledged
 from control_plane.push.hub import Hub
 from control_plane.push.snapshot import WorldLoader
 from control_plane.push.trust import Trust
 from control_plane.registry import Registry
+from control_plane.revocation import RevokedView
+from control_plane.state import State
 from control_plane.store.base import Store
 from control_plane.store.sqlite import SqliteStore
 
@@ -119,26 +111,6 @@ async def serve(
             await server.stop(STOP_GRACE_S)
 
 
-@dataclass(slots=True, kw_only=True)
-class State:
-    """What is open while the control plane serves."""
-
-    trust_domain: TrustDomain
-    store: Store
-    audit: AuditLog
-    authority: CertificateAuthority
-    certificate: OwnCertificate
-    loader: WorldLoader
-    registry: Registry
-    hub: Hub
-    readiness: Callable[[float], Readiness] = lambda now: Readiness()
-    """Who has acknowledged which authority."""
-    join_port: int = 0
-    """As bound; join tokens carry it."""
-    forget_at: float = 0.0
-    """When what has long expired is looked for next."""
-
-
 def open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Callable[[], float]) -> State:
     """Opens what is on disk and wires what stands on it; `stack` closes what was opened. Raises StartError."""
     trust_domain = TrustDomain.parse(config.trust_domain)
@@ -155,10 +127,15 @@ def open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Cal
         certificate = OwnCertificate(authority, store, audit, trust_domain, now())
     except CaError as error:
         raise StartError(str(error)) from error
+    revoked = RevokedView(store, authority)
     loader = WorldLoader(
         store,
         trust_domain,
-        lambda: Trust(anchors_der=authority.bundle.anchors_der, jwt_keys=authority.jwt_keys()),
+        lambda: Trust(
+            anchors_der=authority.bundle.anchors_der,
+            revocations=revoked.current(),
+            jwt_keys=authority.jwt_keys(),
+        ),
         certificate_lifetime_s=config.certificate_lifetime_s,
     )
     _check_stored(loader)
@@ -173,79 +150,14 @@ def open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Cal
         trust_domain=trust_domain,
         store=store,
         audit=audit,
+        ca=config.ca,
         authority=authority,
+        revoked=revoked,
+        acknowledged=Acknowledged(store, lambda: authority.authorities, revoked.current),
         certificate=certificate,
         loader=loader,
         registry=registry,
         hub=Hub(store, loader, debounce_s=config.push_debounce_s),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Apis:
-    """The handlers over the state; nothing in them knows how a call came."""
-
-    identity: IdentityApi
-    discovery: DiscoveryApi
-    resources: ConfigApi
-    explain: ExplainApi
-    history: HistoryApi
-    admin: AdminApi
-    ca: CaApi
-
-
-def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
-    """Made and wired."""
-    loader = state.loader
-    identity = IdentityApi(
-        store=state.store,
-        authority=state.authority,
-        audit=state.audit,
-        lifetime_s=lambda: loader.load().mesh.certificate_lifetime_s,
-        changed=state.hub.notify,
-        join_limit=RateLimit(rate_per_s=limits.join_rate_per_s, burst=limits.join_burst),
-        renew_limit=RateLimit(rate_per_s=limits.renew_rate_per_s, burst=limits.renew_burst),
-        now=now,
-    )
-    decisions = DecisionLog()
-    discovery = DiscoveryApi(
-        store=state.store,
-        registry=state.registry,
-        hub=state.hub,
-        decisions=decisions,
-        subscriptions_max=limits.subscriptions_max,
-        streams_max=limits.streams_per_instance_max,
-        now=now,
-    )
-    resources, explain, history = _resource_apis(state, limits, decisions, now)
-    admin = AdminApi(
-        store=state.store,
-        authority=state.authority,
-        audit=state.audit,
-        registry=state.registry,
-        hub=state.hub,
-        loader=loader,
-        trust_domain=state.trust_domain,
-        join_port=lambda: state.join_port,
-        release=metadata.version("hauberk"),
-        now=now,
-    )
-    ca = CaApi(
-        store=state.store,
-        authority=state.authority,
-        registry=state.registry,
-        hub=state.hub,
-        readiness=state.readiness,
-        now=now,
-    )
-    return Apis(
-        identity=identity,
-        discovery=discovery,
-        resources=resources,
-        explain=explain,
-        history=history,
-        admin=admin,
-        ca=ca,
     )
 
 
@@ -255,56 +167,11 @@ def _server(state: State, limits: Limits, now: Callable[[], float]) -> GrpcServe
     return GrpcServer(
         methods(made.identity, made.discovery, made.resources, made.explain, made.history, made.admin, made.ca),
         certificate=state.certificate,
-        bundle=lambda: state.authority.bundle,
+        known=KnownCallers(lambda: state.authority.bundle, state.revoked.current),
         limits=limits,
         now=now,
         refused=state.audit.refused,
     )
-
-
-def _resource_apis(
-    state: State, limits: Limits, decisions: DecisionLog, now: Callable[[], float]
-) -> tuple[ConfigApi, ExplainApi, HistoryApi]:
-    """What serves hauberk.v1.Config."""
-    loader = state.loader
-    changes = ResourceChanges(
-        store=state.store,
-        registry=state.registry,
-        hub=state.hub,
-        loader=loader,
-        impact_timeout_s=limits.impact_timeout_s,
-        now=now,
-    )
-    resources = ConfigApi(
-        store=state.store,
-        audit=state.audit,
-        changes=changes,
-        hub=state.hub,
-        loader=loader,
-        trust_domain=state.trust_domain,
-        file_octets_max=limits.file_octets_max,
-        resources_max=limits.resources_max,
-        now=now,
-    )
-    explain = ExplainApi(
-        store=state.store,
-        registry=state.registry,
-        loader=loader,
-        decisions=decisions,
-        trust_domain=state.trust_domain,
-        now=now,
-    )
-    history = HistoryApi(
-        store=state.store,
-        audit=state.audit,
-        changes=changes,
-        registry=state.registry,
-        hub=state.hub,
-        loader=loader,
-        trust_domain=state.trust_domain,
-        now=now,
-    )
-    return resources, explain, history
 
 
 def prepare_data_dir(path: Path) -> None:
@@ -376,7 +243,7 @@ def housekeep(state: State, now: float) -> None:
     """All that is due at `now`, Unix seconds. Called every TICK_S."""
     if state.registry.sweep(now):
         state.hub.notify()
-    if state.authority.tick(now, state.readiness(now)):
+    if state.authority.tick(now, state.acknowledged.readiness(now)):
         state.hub.notify()
     state.certificate.renew(now)
     state.audit.tick(now)

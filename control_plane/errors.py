@@ -64,6 +64,10 @@ class PermissionDenied(ControlPlaneError):
     status = "PERMISSION_DENIED"
 
 
+class Revoked(PermissionDenied):
+    """The caller's certificate is worth nothing any more."""
+
+
 class FailedPrecondition(ControlPlaneError):
     """Right request, wrong state of the mesh; says which state is needed."""
 

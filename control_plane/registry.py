@@ -32,6 +32,8 @@ class Instance:
     name: str
     streams: list[int] = field(default_factory=list)
     """Oldest first; the last one counts."""
+    has_withdrawn: bool = False
+    """It leaves in good order."""
     endpoint: EndpointRecord | None = None
     endpoint_until: float | None = None
     """When the endpoint goes unless its sidecar advertises again. None: it stays."""
@@ -133,6 +135,7 @@ class Registry:
             return False
         instance = self._streams[stream]
         instance.last_seen = now
+        instance.has_withdrawn = False
         workload_id, name = instance.key
         endpoint = EndpointRecord(workload_id=workload_id, instance=name, address=address, ports=dict(ports))
         changed = self._store.put_endpoint(endpoint)
@@ -147,7 +150,13 @@ class Registry:
             return False
         instance = self._streams[stream]
         instance.last_seen = now
+        instance.has_withdrawn = True
         return self._remove_endpoint(instance)
+
+    def has_withdrawn(self, stream: int) -> bool:
+        """Did its sidecar say that it leaves?"""
+        instance = self._streams.get(stream)
+        return instance is not None and instance.has_withdrawn
 
     def disconnected(self, stream: int, now: float) -> None:
         """The stream ended, in whatever way. Idempotent."""

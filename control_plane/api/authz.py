@@ -35,6 +35,8 @@ class Caller:
     """Of the caller's certificate; 0: it has none."""
     not_after: float = float("inf")
     """When what the connection proved ceases to hold."""
+    issuer_ids: tuple[str, ...] = ()
+    """`certs.authority_id.key_id` of what stands above the certificate."""
 
 
 _WORKLOAD = frozenset({Role.WORKLOAD})

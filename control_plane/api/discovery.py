@@ -16,10 +16,12 @@ from control_plane.api.advertised import read_address, read_ports
 from control_plane.api.authz import Caller
 from control_plane.api.identity import workload_of
 from control_plane.decisions import DecisionLog
-from control_plane.errors import InvalidRequest, Replaced, ResourceExhausted, Unauthenticated, Unavailable
+from control_plane.errors import InvalidRequest, Replaced, ResourceExhausted, Revoked, Unauthenticated, Unavailable
 from control_plane.limits import RateLimit
 from control_plane.logs import fields
-from control_plane.model import Workload
+from control_plane.model import IssuedRecord, Workload
+from control_plane.nodes import Standing, standing
+from control_plane.push.acknowledged import Acknowledged
 from control_plane.push.hub import Hub, Subscriber
 from control_plane.push.session import Session
 from control_plane.registry import Registry
@@ -59,6 +61,7 @@ class DiscoveryApi:
         registry: Registry,
         hub: Hub,
         decisions: DecisionLog,
+        acknowledged: Acknowledged,
         subscriptions_max: int,
         streams_max: int,
         now: Callable[[], float],
@@ -67,6 +70,7 @@ class DiscoveryApi:
         self._registry = registry
         self._hub = hub
         self._decisions = decisions
+        self._acknowledged = acknowledged
         self._subscriptions_max = subscriptions_max
         self._streams_max = streams_max
         self._now = now
@@ -89,7 +93,8 @@ class DiscoveryApi:
         """A stream begins: its number in the registry, and whom to wake when something is due. Raises
         ControlPlaneError; then nothing of it is left."""
         workload = workload_of(self._store, caller)
-        session = self._session(workload, hello)
+        session = self._session(workload, hello, self._store.certificate(caller.serial))
+        self._confirm(session.certificate)
         stream = self._registry.connected(
             workload, hello.instance, sidecar_version=hello.sidecar_version[:64], now=self._now()
         )
@@ -104,12 +109,22 @@ class DiscoveryApi:
         return stream, subscriber
 
     def close_stream(self, stream: int, subscriber: Subscriber) -> None:
-        """It ended, in whatever way."""
+        """It ended, in whatever way. Nobody is sent to one that was revoked, from now on."""
         self._hub.remove(subscriber)
+        if isinstance(subscriber.end, Revoked) and self._registry.withdraw(stream, self._now()):
+            self._hub.notify()
+        elif self._registry.has_withdrawn(stream) and subscriber.session.certificate is not None:
+            self._acknowledged.left(subscriber.session.certificate.node_id)
         self._registry.disconnected(stream, self._now())
         log.info("watch stream closed", extra=fields(sidecar=subscriber.session.label))
 
-    def _session(self, workload: Workload, hello: pb.Hello) -> Session:
+    def _confirm(self, certificate: IssuedRecord | None) -> None:
+        """The node uses it; that is known even if its Confirm was lost."""
+        node = self._store.node(certificate.node_id) if certificate is not None else None
+        if certificate is not None and standing(certificate, node) is Standing.NEWER:
+            self._store.confirm_certificate(certificate.node_id, certificate.number)
+
+    def _session(self, workload: Workload, hello: pb.Hello, certificate: IssuedRecord | None) -> Session:
         if not _INSTANCE.fullmatch(hello.instance):
             raise InvalidRequest("hello.instance: must be 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
         if hello.epoch == self._store.epoch and hello.version > self._store.revision:
@@ -120,6 +135,7 @@ class DiscoveryApi:
             epoch_held=hello.epoch,
             version_held=hello.version,
             epoch=self._store.epoch,
+            certificate=certificate,
         )
         session.subscribe(self._services(hello.services))
         return session
@@ -195,6 +211,10 @@ class DiscoveryApi:
         match request.WhichOneof("body"):
             case "ack":
                 session.acknowledge(request.ack.epoch, request.ack.version)
+                if session.in_force is not None and session.certificate is not None:
+                    in_force = session.in_force
+                    node_id = session.certificate.node_id
+                    self._acknowledged.said(node_id, in_force.trust_anchors_der, in_force.jwt_keys)
                 subscriber.woken.set()
                 self._hub.answered()
             case "nack":

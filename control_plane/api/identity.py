@@ -1,31 +1,40 @@
-"""Join and Renew: who a workload is, and keeping it so.
+"""Join, Renew, Confirm and Rejoin: who a workload is, and keeping it so.
 
-The identity issued comes from the join token or from the caller's certificate, never from the request (security.md
-G01). A certificate is recorded with its serial number, in the transaction that spends the token, before anybody sees
-it: killed at any point, either the token is good and nobody has a certificate, or both are written down (J10).
+The identity issued comes from the join token, from the caller's certificate or from the node that proved its key, never
+from the request (security.md G01). `nodes` holds the rules, `issuing` what happens when a certificate is given.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from certs.csr import read_csr
+from certs import node_key
+from certs.bundle import pin
 from certs.errors import InvalidCsr
 from control_plane import tokens
 from control_plane.api.authz import Caller
+from control_plane.api.issuing import Issuer, check_csr
 from control_plane.audit import AuditLog
 from control_plane.ca.authority import CertificateAuthority
-from control_plane.ca.errors import CaError, IdentityMismatch
-from control_plane.ca.signer import IssuedSvid
+from control_plane.ca.errors import CaError
+from control_plane.challenges import Challenges
 from control_plane.errors import InvalidRequest, PermissionDenied, ResourceExhausted, Unavailable
 from control_plane.limits import RateLimit
 from control_plane.logs import fields
-from control_plane.model import IssuedRecord, Workload, WorkloadSpec
+from control_plane.model import Node, RevocationRecord, RevokedKind, Workload, WorkloadSpec
+from control_plane.nodes import CLONED, Standing, new_node, refusal_to_rejoin, standing
+from control_plane.revocation import RevokedView, serials_of_node
 from control_plane.store.base import Store
 from protos.hauberk.v1 import identity_pb2 as pb
 
 log = logging.getLogger(__name__)
+
+AUDIENCES_MAX = 16
+AUDIENCE_CHARS_MAX = 256
+HELD_ANCHORS_MAX = 16
+_REFUSED = "this node may not come back; join with a new token, made by: hauberk token create"
 
 
 class IdentityApi:
@@ -37,92 +46,186 @@ class IdentityApi:
         store: Store,
         authority: CertificateAuthority,
         audit: AuditLog,
-        lifetime_s: Callable[[], float],
+        revoked: RevokedView,
+        issuer: Issuer,
+        is_clone_revoked: bool,
         changed: Callable[[], None],
         join_limit: RateLimit,
         renew_limit: RateLimit,
         now: Callable[[], float],
     ) -> None:
+        """`is_clone_revoked`: what a node is whose certificate was renewed from two places, besides being told of."""
         self._store = store
         self._authority = authority
         self._audit = audit
-        self._lifetime_s = lifetime_s
+        self._revoked = revoked
+        self._issuer = issuer
+        self._is_clone_revoked = is_clone_revoked
         self._changed = changed
         self._join_limit = join_limit
         self._renew_limit = renew_limit
+        self._challenges = Challenges()
         self._now = now
+
+    # Through the join port
 
     async def join(self, caller: Caller, request: pb.JoinRequest) -> pb.SvidResponse:
         now = self._now()
         _within(self._join_limit, caller, now)
         # Read before the token is spent: a mistake in a request should not cost a token.
-        _check_csr(request.csr_der)
+        check_csr(request.csr_der)
+        _check_node_key(request)
         with self._store.transaction():
             token = tokens.consume(self._store, request.token_id, request.token_secret, now)
             _check_binding(token.spec, request)  # what is raised in here gives the token back
+            self._check_not_revoked(token.spec, token.token_id)
             workload = self._store.ensure_workload(token.spec, now)
-            issued = self._issue(caller, workload, request.csr_der, now, event="joined", token_id=token.token_id)
+            node = new_node(
+                workload, token.token_id, request.node_key_der, now=now, lifetime_s=self._issuer.node_lifetime_s
+            )
+            answer = self._issuer.issue(caller, workload, self._continued(node), request.csr_der, now, "joined")
         self._changed()  # who asked for this service by a name that was unknown wants to hear
         log.info("workload joined", extra=fields(spiffe_id=str(workload.spiffe_id), token_id=token.token_id))
-        return self._response(workload, issued, now)
+        return answer
+
+    async def challenge(self, caller: Caller, request: pb.ChallengeRequest) -> pb.ChallengeResponse:
+        now = self._now()
+        _within(self._renew_limit, caller, now)
+        return pb.ChallengeResponse(nonce=self._challenges.make(now))
+
+    async def rejoin(self, caller: Caller, request: pb.RejoinRequest) -> pb.SvidResponse:
+        now = self._now()
+        _within(self._renew_limit, caller, now)
+        check_csr(request.csr_der)
+        self._challenges.take(request.nonce, now)
+        node = self._store.node(request.node_id)
+        if node is None or not node.public_key_der or not _has_signed(node, request):
+            # Who did not prove the key learns nothing about the node.
+            raise PermissionDenied(_REFUSED)
+        workload = self._store.workload(node.workload_id)
+        is_revoked = workload is not None and self._is_revoked(workload.spec, node.token_id)
+        if why := refusal_to_rejoin(node, workload, now=now, is_revoked=is_revoked):
+            raise PermissionDenied(f"{why}: {_REFUSED}")
+        assert workload is not None
+        with self._store.transaction():
+            answer = self._issuer.issue(caller, workload, node, request.csr_der, now, "rejoined")
+        log.info("workload came back", extra=fields(spiffe_id=str(workload.spiffe_id), node_id=node.node_id))
+        return answer
+
+    async def anchors(self, caller: Caller, request: pb.AnchorsRequest) -> pb.AnchorsResponse:
+        """All statements that lead on from one of the anchors held, which are few."""
+        _within(self._renew_limit, caller, self._now())
+        if len(request.held_sha256) > HELD_ANCHORS_MAX:
+            raise InvalidRequest(f"held_sha256: at most {HELD_ANCHORS_MAX}")
+        known = set(request.held_sha256)
+        answer = pb.AnchorsResponse()
+        for one in self._authority.successions():
+            if one.predecessor_sha256 in known:
+                known.add(pin(one.successor_der))
+                answer.successions.add(
+                    predecessor_sha256=one.predecessor_sha256,
+                    successor_der=one.successor_der,
+                    signature=one.signature,
+                )
+        return answer
+
+    # With a certificate
 
     async def renew(self, caller: Caller, request: pb.RenewRequest) -> pb.SvidResponse:
         now = self._now()
         _within(self._renew_limit, caller, now)
         workload = workload_of(self._store, caller)
-        _check_csr(request.csr_der)
+        node = self._line_of(caller, now)
+        check_csr(request.csr_der)
         with self._store.transaction():
-            issued = self._issue(caller, workload, request.csr_der, now, event="renewed")
-        return self._response(workload, issued, now)
+            return self._issuer.issue(caller, workload, node, request.csr_der, now, "renewed")
 
-    def _issue(
-        self, caller: Caller, workload: Workload, csr_der: bytes, now: float, *, event: str, token_id: str = ""
-    ) -> IssuedSvid:
+    async def confirm(self, caller: Caller, request: pb.ConfirmRequest) -> pb.ConfirmResponse:
+        now = self._now()
+        _within(self._renew_limit, caller, now)
+        workload_of(self._store, caller)
+        self._line_of(caller, now)
+        return pb.ConfirmResponse()
+
+    async def issue_jwt_svid(self, caller: Caller, request: pb.JwtSvidRequest) -> pb.JwtSvidResponse:
+        now = self._now()
+        _within(self._renew_limit, caller, now)
+        workload = workload_of(self._store, caller)
+        audiences = _audiences(request.audiences)
         try:
-            issued = self._authority.issue(workload.spiffe_id, csr_der, self._lifetime_s(), now)
-        except IdentityMismatch as error:
-            raise PermissionDenied(
-                f"the certificate request names somebody else; you are {workload.spiffe_id}, leave the name out"
-            ) from error
+            issued = self._authority.issue_jwt(workload.spiffe_id, audiences, now)
         except CaError as error:
-            log.exception("the CA cannot issue")
-            raise Unavailable("the CA cannot issue certificates now; see the control plane's log") from error
-        self._store.record_issued(
-            IssuedRecord(
-                serial=issued.serial,
-                spiffe_id=workload.spiffe_id,
-                workload_id=workload.workload_id,
-                not_before=issued.not_before,
-                not_after=issued.not_after,
-                issued_at=now,
-                issuer_id=issued.issuer_id,
-                root_id=issued.root_id,
-            )
-        )
+            log.exception("the CA cannot sign a JWT-SVID")
+            raise Unavailable("the CA cannot sign JWT-SVIDs now; see the control plane's log") from error
         self._audit.append(
-            f"identity.{event}",
+            "identity.jwt_issued",
             at=now,
             by=caller.name,
             peer=caller.peer,
             spiffe_id=str(workload.spiffe_id),
-            service=workload.service_name,
-            serial=f"{issued.serial:x}",
-            not_after=issued.not_after,
-            token_id=token_id,
+            audiences=list(audiences),
+            not_after=issued.expires_at,
         )
-        return issued
+        return pb.JwtSvidResponse(
+            token=issued.token,
+            spiffe_id=str(workload.spiffe_id),
+            issued_at=issued.issued_at,
+            expires_at=issued.expires_at,
+        )
 
-    def _response(self, workload: Workload, issued: IssuedSvid, now: float) -> pb.SvidResponse:
-        spec = workload.spec
-        return pb.SvidResponse(
-            spiffe_id=str(spec.spiffe_id),
-            certificate_chain_der=issued.chain_der,
-            trust_anchors_der=self._authority.bundle.anchors_der,
-            service=spec.service,
-            namespace=spec.namespace,
-            labels=dict(spec.labels),
-            server_time=now,
-        )
+    def _line_of(self, caller: Caller, now: float) -> Node | None:
+        """The node that calls; what it calls with is confirmed. Raises PermissionDenied for a second holder (G24)."""
+        certificate = self._store.certificate(caller.serial)
+        node = self._store.node(certificate.node_id) if certificate is not None else None
+        match standing(certificate, node):
+            case Standing.NEWER:
+                assert certificate is not None
+                assert node is not None
+                self._store.confirm_certificate(node.node_id, certificate.number)
+                return replace(node, confirmed_number=certificate.number)
+            case Standing.PUT_AWAY:
+                assert node is not None
+                self._cloned(caller, node, now)
+                raise PermissionDenied(
+                    "this certificate was replaced by a newer one that is in use, so two hold its key; come back with"
+                    " the node key, or join with a new token"
+                )
+        return node
+
+    def _cloned(self, caller: Caller, node: Node, now: float) -> None:
+        facts = {"node_id": node.node_id, "peer": caller.peer, "serial": f"{caller.serial:x}"}
+        if node.alarm != CLONED or self._is_clone_revoked:
+            with self._store.transaction():
+                self._audit.append("identity.cloned", at=now, by=caller.name, **facts)
+                self._store.put_node(replace(node, alarm=CLONED))
+                if self._is_clone_revoked:
+                    self._revoke(node, now)
+            self._changed()
+        log.error("a certificate was renewed from two places", extra=fields(spiffe_id=caller.name, **facts))
+
+    def _revoke(self, node: Node, now: float) -> None:
+        why = f"{CLONED}: node {node.node_id}"
+        serials = [f"{serial:x}" for serial in serials_of_node(self._store, node.node_id, now)]
+        meant = [(RevokedKind.TOKEN, node.token_id), *((RevokedKind.SERIAL, one) for one in serials)]
+        for kind, value in meant:
+            self._store.put_revocation(RevocationRecord(kind=kind, value=value, at=now, by="hauberk", reason=why))
+
+    def _continued(self, node: Node) -> Node:
+        """A node that joins again with the key it had goes on with its line. Raises PermissionDenied if the key is
+        another workload's."""
+        held = self._store.node(node.node_id)
+        if held is None:
+            return node
+        if held.workload_id != node.workload_id:
+            raise PermissionDenied("this node key belongs to another workload; a sidecar makes its own")
+        return replace(node, confirmed_number=held.confirmed_number)
+
+    def _check_not_revoked(self, spec: WorkloadSpec, token_id: str) -> None:
+        if self._is_revoked(spec, token_id):
+            raise PermissionDenied(f"{spec.spiffe_id} or this join token was revoked; see: hauberk revocations")
+
+    def _is_revoked(self, spec: WorkloadSpec, token_id: str) -> bool:
+        return spec.spiffe_id in self._revoked.current().identities or self._revoked.is_revoked_token(token_id)
 
 
 def workload_of(store: Store, caller: Caller) -> Workload:
@@ -144,12 +247,34 @@ def _check_binding(spec: WorkloadSpec, request: pb.JoinRequest) -> None:
         )
 
 
-def _check_csr(csr_der: bytes) -> None:
+def _check_node_key(request: pb.JoinRequest) -> None:
+    """Raises InvalidRequest: no key of ours is registered for somebody who does not hold it."""
+    if not request.node_key_der:
+        return
     try:
-        read_csr(csr_der)
+        key = node_key.load(request.node_key_der)
+        node_key.check(key, request.node_signature, node_key.JOIN, request.token_id.encode("utf-8"), request.csr_der)
     except InvalidCsr as error:
-        row = f" ({error.row})" if error.row else ""
-        raise InvalidRequest(f"the certificate request is refused{row}: {error}") from error
+        raise InvalidRequest(f"node_key_der: {error}") from error
+
+
+def _has_signed(node: Node, request: pb.RejoinRequest) -> bool:
+    try:
+        key = node_key.load(node.public_key_der)
+        node_key.check(key, request.node_signature, node_key.REJOIN, request.nonce, request.csr_der)
+    except InvalidCsr:
+        return False
+    return True
+
+
+def _audiences(given: Sequence[str]) -> tuple[str, ...]:
+    """Raises InvalidRequest."""
+    if not 1 <= len(given) <= AUDIENCES_MAX:
+        raise InvalidRequest(f"audiences: must be 1 to {AUDIENCES_MAX}")
+    for one in given:
+        if not (0 < len(one) <= AUDIENCE_CHARS_MAX and one.isprintable()):
+            raise InvalidRequest(f"audiences: each must be 1 to {AUDIENCE_CHARS_MAX} printable characters")
+    return tuple(dict.fromkeys(given))
 
 
 def _within(limit: RateLimit, caller: Caller, now: float) -> None:

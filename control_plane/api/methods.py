@@ -25,11 +25,6 @@ from control_plane.errors import InvalidRequest
 from protos.hauberk.v1 import admin_pb2, config_pb2, discovery_pb2, identity_pb2
 
 NOT_BUILT = (
-    "hauberk.v1.Identity/Challenge",
-    "hauberk.v1.Identity/Rejoin",
-    "hauberk.v1.Identity/Anchors",
-    "hauberk.v1.Identity/Confirm",
-    "hauberk.v1.Identity/IssueJwtSvid",
     "hauberk.v1.Admin/Revoke",
     "hauberk.v1.Admin/Reinstate",
     "hauberk.v1.Admin/ListRevocations",
@@ -80,7 +75,12 @@ def methods(
     """Every method of our services. Raises RuntimeError if descriptors and handlers do not match."""
     unary: Mapping[str, UnaryHandler] = {
         "hauberk.v1.Identity/Join": identity.join,
+        "hauberk.v1.Identity/Challenge": identity.challenge,
+        "hauberk.v1.Identity/Rejoin": identity.rejoin,
+        "hauberk.v1.Identity/Anchors": identity.anchors,
         "hauberk.v1.Identity/Renew": identity.renew,
+        "hauberk.v1.Identity/Confirm": identity.confirm,
+        "hauberk.v1.Identity/IssueJwtSvid": identity.issue_jwt_svid,
         "hauberk.v1.Config/Apply": config.apply,
         "hauberk.v1.Config/Get": config.get,
         "hauberk.v1.Config/List": config.list_all,

@@ -30,12 +30,9 @@ from google.protobuf.message import DecodeError, Message
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from certs.bundle import TrustBundle
 from control_plane.api import callers
 from control_plane.api.authz import Caller, authorize, check_complete
 from control_plane.api.credentials import OwnCertificate, ServerCertificate
@@ -80,7 +77,7 @@ class GrpcServer:
         methods: Sequence[Method],
         *,
         certificate: OwnCertificate,
-        bundle: Callable[[], TrustBundle],
+        known: callers.KnownCallers,
         limits: Limits,
         now: Callable[[], float],
         refused: Refused,
@@ -91,7 +88,7 @@ class GrpcServer:
         check_complete([one.path for one in methods] + _stock_methods())
         self._methods = methods
         self._certificate = certificate
-        self._bundle = bundle
+        self._callers = known
         self._limits = limits
         self._now = now
         self._refuse = _Refuser(refused, now)
@@ -144,10 +141,8 @@ class GrpcServer:
             raise Unauthenticated("show a certificate of this mesh")
         # The chain is what OpenSSL built, in no promised order and, on the server's side, without the leaf.
         others = proved.get("x509_pem_cert_chain", [])
-        pems = x509.load_pem_x509_certificates(b"".join([*leaf, *(one for one in others if one not in leaf)]))
-        chain_der = [one.public_bytes(Encoding.DER) for one in pems]
-        peer = callers.ip_of(context.peer())
-        return callers.of_certificate(chain_der, self._bundle(), peer=peer, now=self._now())
+        pems = (leaf[0], *(one for one in others if one not in leaf))
+        return self._callers.of(pems, peer=callers.ip_of(context.peer()), now=self._now())
 
     def _anonymous(self, context: Context) -> Caller:
         return callers.anonymous(callers.ip_of(context.peer()))

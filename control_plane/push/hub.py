@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from control_plane.errors import ControlPlaneError, PermissionDenied, Unavailable
+from control_plane.errors import ControlPlaneError, PermissionDenied, Revoked, Unavailable
 from control_plane.model import InstanceKey
 from control_plane.push.session import Session
 from control_plane.push.snapshot import World, WorldLoader, compile_content
@@ -137,6 +137,9 @@ class Hub:
                     PermissionDenied("this workload was removed from the mesh; join again with a new token")
                 )
                 continue
+            if why := _revoked(subscriber.session, world):
+                subscriber.close(Revoked(f"your certificate was revoked, by its {why}"))
+                continue
             world = self._offer(subscriber, world)
 
     def refresh(self, subscriber: Subscriber) -> None:
@@ -208,3 +211,10 @@ class Hub:
 
     def _tell_waiters(self) -> None:
         self._answered.set()
+
+
+def _revoked(session: Session, world: World) -> str:
+    """Why what the stream was opened with is worth nothing any more; empty: it is."""
+    revocations, held = world.trust.revocations, session.certificate
+    serial, issuers = (held.serial, (held.issuer_id,)) if held is not None else (0, ())
+    return revocations.refusal(session.workload.spiffe_id, serial, issuers)

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from control_plane.errors import InvalidRequest
-from control_plane.model import Workload
+from control_plane.model import IssuedRecord, Workload
 from protos.hauberk.v1 import discovery_pb2
 
 ANSWER_S = 5.0
@@ -53,9 +53,22 @@ class _Offer:
 class Session:
     """State of one Watch stream."""
 
-    def __init__(self, *, workload: Workload, instance: str, epoch_held: int, version_held: int, epoch: int) -> None:
+    def __init__(
+        self,
+        *,
+        workload: Workload,
+        instance: str,
+        epoch_held: int,
+        version_held: int,
+        epoch: int,
+        certificate: IssuedRecord | None = None,
+    ) -> None:
+        """`certificate`: the one the stream was opened with, as far as the store knows it."""
         self.workload = workload
         self.instance = instance
+        self.certificate = certificate
+        self.in_force: discovery_pb2.Snapshot | None = None
+        """The part of its own of the newest snapshot it acknowledged on this stream."""
         self.subscriptions: frozenset[str] = frozenset()
         held = version_held if epoch_held == epoch else 0
         self.acknowledged_version = held
@@ -142,6 +155,8 @@ class Session:
         if not self._answers(epoch, version):
             return
         self.acknowledged_version = max(self.acknowledged_version, version)
+        if self._sent is not None and version == self._sent.version:
+            self.in_force = self._sent.content.own
         if version >= self.rejected_version:
             self.rejected_reason = ""
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from certs.revocation import Revocations
 from certs.spiffe_id import TrustDomain
 from control_plane.errors import ControlPlaneError
 from control_plane.model import ResourceKey, ResourceRecord, Workload
@@ -129,7 +130,7 @@ class WorldLoader:
             specs=specs,
             selected=Selected(specs, mesh, self._trust_domain, None if self._world is None else self._world.selected),
             workloads=workloads,
-            services=self._services(workloads),
+            services=self._services(workloads, trust.revocations),
         )
 
     def _specs(self, records: Iterable[ResourceRecord]) -> list[Spec]:
@@ -142,13 +143,15 @@ class WorldLoader:
         self._parsed = parsed  # what was deleted is forgotten
         return [spec for _, spec in parsed.values()]
 
-    def _services(self, workloads: Sequence[Workload]) -> Mapping[str, tuple[pb.Endpoint, ...]]:
+    def _services(self, workloads: Sequence[Workload], revoked: Revocations) -> Mapping[str, tuple[pb.Endpoint, ...]]:
         by_id = {one.workload_id: one for one in workloads}
         services: dict[str, list[pb.Endpoint]] = defaultdict(list)
         for workload in workloads:
             services[workload.service_name] = []
         for record in self._store.endpoints():
             workload = by_id[record.workload_id]
+            if workload.spiffe_id in revoked.identities:
+                continue  # nobody would talk to it
             services[workload.service_name].append(encode.endpoint(record, workload))
         return {name: tuple(endpoints) for name, endpoints in services.items()}
 
