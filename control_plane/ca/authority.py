@@ -170,6 +170,10 @@ class CertificateAuthority:
         """Does what is due. True: the mesh must be told. Raises nothing: what fails is logged and tried again."""
         return self._operations.tick(now, readiness)
 
+    def close(self) -> None:
+        """Ends what it started. Idempotent."""
+        self._operations.close()
+
     def prepare(self, level: Level, now: float, by: str, *, force: bool = False) -> Authority:
         """A new one, PREPARED; REQUESTED if an offline root is to sign it (`csr_pem`). Raises CaRefused, CaError."""
         return self._operations.prepare(level, now, by, force=force)

@@ -99,6 +99,11 @@ class Operations:
             lifetime_s = min(lifetime_s, self.policy.leaf_lifetime_max_s)
             self.policy = replace(self.policy, leaf_lifetime_s=lifetime_s)
 
+    def close(self) -> None:
+        """Ends a command that is still running. Idempotent."""
+        if self._command is not None:
+            self._command.close()
+
     # by time
 
     def tick(self, now: float, readiness: Readiness) -> bool:
