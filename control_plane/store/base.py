@@ -14,6 +14,7 @@ look-up or a single-row write. Callers run in one event loop and never await bet
    version since `history_floor` can be had, and later changes do not alter that answer. The newest
    `history_versions_max` entries are kept.
 7. What cannot be written now raises Unavailable and changes nothing (J03); reading goes on.
+8. No transaction commits before the journal has been asked to write down what it must (G30).
 """
 
 from __future__ import annotations
