@@ -118,8 +118,10 @@ class CaApi:
     ) -> pb.CaStepResponse:
         """Raises CaRefused."""
         kind, authority_id = StepKind(request.step), subject.authority_id
-        if kind is StepKind.REVOKE and is_distrusted(subject):
-            return self._answer(authority_id, now)  # it was, or it was tainted and went when nothing was under it
+        if subject.phase is Phase.REVOKED and kind in (StepKind.TAINT, StepKind.REVOKE):
+            if is_distrusted(subject) or request.dry_run:
+                return self._answer(authority_id, now)
+            kind = StepKind.REVOKE  # it was retired: nobody is left to leave it, but its key could still sign
         readiness = self._readiness(now)
         breaks = () if kind is StepKind.TAINT else self._authority.breaks(authority_id, kind, now, readiness)
         if request.dry_run:

@@ -66,6 +66,7 @@ FOLLOWS: Mapping[tuple[Phase, StepKind], Phase] = {
     (Phase.PREPARED, StepKind.REVOKE): Phase.REVOKED,
     (Phase.OLD, StepKind.REVOKE): Phase.REVOKED,
     (Phase.TAINTED, StepKind.REVOKE): Phase.REVOKED,
+    (Phase.REVOKED, StepKind.REVOKE): Phase.REVOKED,  # retired, and then found to have leaked: it has not ended yet
     (Phase.REQUESTED, StepKind.RETIRE): Phase.REVOKED,
     (Phase.PREPARED, StepKind.RETIRE): Phase.REVOKED,
     (Phase.OLD, StepKind.RETIRE): Phase.REVOKED,

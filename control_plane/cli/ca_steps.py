@@ -197,8 +197,7 @@ def _step(what: str, level: str, authority_id: str, *, force: bool, yes: bool, o
             # Exactly the one that was asked about, whatever has been prepared meanwhile.
             request.authority_id = answer.authority.authority_id or authority_id
             answer = call()
-    done = {"activate": "is active", "taint": "is tainted", "revoke": "is revoked"}
-    _report(answer, output, done[what])
+    _report(answer, output, f"is {answer.authority.phase}")
 
 
 def _report(answer: admin_pb2.CaStepResponse, output: str, done: str) -> None:

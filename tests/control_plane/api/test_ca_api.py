@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,23 @@ async def test_a_revocation_that_breaks_somebody_is_refused_with_their_names(tmp
         for _ in range(2):  # again: it changes nothing
             forced = await step(operator, "revoke", authority_id=old, force=True)
             assert forced.authority.phase == "revoked"
+
+
+@asyncio_test
+async def test_an_authority_that_was_retired_can_still_be_revoked(tmp_path: Path) -> None:
+    """Its certificate has not ended: whoever has its key could sign, and be believed."""
+    async with running(tmp_path) as mesh, mesh.operator() as operator:
+        old = active(await status(operator), "intermediate").authority_id
+        await step(operator, "prepare", "intermediate")
+        await step(operator, "activate", "intermediate")
+        async with asyncio.timeout(10):
+            while {one.authority_id: one for one in (await status(operator)).authorities}[old].phase != "revoked":
+                await asyncio.sleep(0.1)
+        retired = {one.authority_id: one for one in (await status(operator)).authorities}[old]
+        assert retired.tainted_at == 0
+        for what in ("taint", "revoke"):
+            done = await step(operator, what, authority_id=old)
+            assert (done.authority.phase, done.authority.tainted_at > 0) == ("revoked", True)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,15 @@ def test_what_the_table_does_not_know_is_illegal(phase: Phase, kind: StepKind, l
         return
     (changed,) = advance([one], "x", kind, NOW + 1)
     assert changed.phase is FOLLOWS[phase, kind]
-    assert _ORDER.index(changed.phase) > _ORDER.index(phase)
+    assert _ORDER.index(changed.phase) > _ORDER.index(phase) or phase is changed.phase is Phase.REVOKED
+
+
+def test_one_that_was_retired_can_be_distrusted_later() -> None:
+    """Its certificate has not ended: whoever has its key could sign."""
+    retired = authority("x", Level.INTERMEDIATE, Phase.REVOKED)
+    assert not is_distrusted(retired)
+    (changed,) = advance([retired], "x", StepKind.REVOKE, NOW + 1)
+    assert is_distrusted(changed)
 
 
 def test_activating_makes_the_one_before_old_first() -> None:
