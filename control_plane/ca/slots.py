@@ -330,7 +330,8 @@ def _retirements(authorities: Sequence[Authority], now: float, policy: CaPolicy,
         elif one.phase is Phase.PREPARED:
             not_before = one.not_after
         elif one.level is Level.JWT:
-            not_before = min(one.not_after, superseded_at(one, authorities)) + policy.jwt_lifetime_s + SKEW_S
+            # No token outlives its key.
+            not_before = min(one.not_after, superseded_at(one, authorities) + policy.jwt_lifetime_s) + SKEW_S
         else:
             not_before = min(one.not_after, live.open_until(one.authority_id))
         if not_before > 0.0 or one.phase in (Phase.OLD, Phase.TAINTED):

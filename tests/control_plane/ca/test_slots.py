@@ -256,6 +256,9 @@ def test_an_old_jwt_key_stays_until_the_last_token_has_ended() -> None:
     ]
     assert ("jwt", "retire", "jwt") not in due([*mesh()[:2], *keys], NOW + 459)
     assert ("jwt", "retire", "jwt") in due([*mesh()[:2], *keys], NOW + 460)
+    # No token outlives its key.
+    short = [authority("jwt", Level.JWT, Phase.OLD, life_s=150.0), keys[1]]
+    assert ("jwt", "retire", "jwt") in due([*mesh()[:2], *short], NOW + 210)
 
 
 def test_an_offline_root_is_asked_and_waited_for() -> None:
