@@ -27,6 +27,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import trio
 
@@ -72,7 +73,7 @@ class SvidFiles:
         contents = {
             SVID: svid.chain_pem(),
             KEY: svid.key_pem(),
-            BUNDLE: bundle.pem(),
+            BUNDLE: replace(bundle, anchors_der=tuple(sorted(bundle.anchors_der))).pem(),  # another order is no change
             JWT_BUNDLE: (jwt_keys or NO_KEYS).encode(),
         }
         if contents == self._written:

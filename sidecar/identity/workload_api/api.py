@@ -150,15 +150,14 @@ class WorkloadApi:
             spiffe_id=str(svid.spiffe_id),
             x509_svid=b"".join(svid.chain_der),
             x509_svid_key=key,
-            bundle=b"".join(bundle.anchors_der),
+            bundle=_anchors(bundle),
         )
         return pb.X509SVIDResponse(svids=[one]).SerializeToString()
 
     def _x509_bundles(self) -> bytes:
         self._check_not_revoked()
         bundle = self._bundle()
-        anchors = b"".join(bundle.anchors_der)
-        return pb.X509BundlesResponse(bundles={bundle.trust_domain.uri: anchors}).SerializeToString()
+        return pb.X509BundlesResponse(bundles={bundle.trust_domain.uri: _anchors(bundle)}).SerializeToString()
 
     def _check_not_revoked(self) -> None:
         """Who is revoked is not entitled to bundles either. An expired certificate is no reason. Raises RpcError."""
@@ -227,6 +226,11 @@ class WorkloadApi:
         claims = struct_pb2.Struct(fields={name: _value(claim) for name, claim in valid.claims.items()})
         answer = pb.ValidateJWTSVIDResponse(spiffe_id=str(valid.spiffe_id), claims=claims)
         call.answer(frame_message(answer.SerializeToString()))
+
+
+def _anchors(bundle: TrustBundle) -> bytes:
+    """In one order, whatever order they came in: another order is no change that anybody needs to hear of."""
+    return b"".join(sorted(bundle.anchors_der))
 
 
 def _parsed(message: bytes, into: M) -> M:
