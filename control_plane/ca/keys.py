@@ -1,9 +1,9 @@
-"""The root's private key at rest: AES-256-GCM under a key-encryption key (KEK) that is kept in another file.
+"""An authority's private key at rest: AES-256-GCM under a key-encryption key (KEK) that is kept in another file.
 
     envelope   = magic  key-id  newline  nonce  sealed
     magic      = "hauberk-ca-key v1" newline
     key-id     = 32 hexadecimal digits: the first 16 bytes of SHA-256 over the public key (SubjectPublicKeyInfo)
-    nonce      = 12 random bytes (NIST SP 800-38D section 8.2.2); one KEK seals a handful of keys in its life
+    nonce      = 12 random bytes (NIST SP 800-38D section 8.2.2); one KEK seals some thousand keys in its life
     sealed     = PKCS#8 DER, encrypted, and the tag of 16 bytes
 
 The key id is authenticated together with the version as associated data, so an envelope cannot be passed off as that of

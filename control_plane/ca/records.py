@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from certs.authority_id import key_id
+from certs.der import PublicKey, load_public_key
+from certs.errors import InvalidBundle
 from certs.spiffe_id import TrustDomain
 from certs.succession import succeed
 from certs.svid import new_private_key
@@ -52,11 +53,10 @@ class Maker:
     ) -> Authority:
         """Of a root that is there. Raises CaError: no root of this trust domain."""
         der = certificate.public_bytes(Encoding.DER)
-        public_key = certificate.public_key()
-        assert isinstance(public_key, ec.EllipticCurvePublicKey) or root is None
+        public_key = load_public_key(certificate, InvalidBundle, "F23")
         if root is not None:
             check_root(root, self._trust_domain)
-        name = key_id(public_key)  # type: ignore[arg-type]  # EC or RSA: the bundle was made of it
+        name = key_id(public_key)
         succession = b""
         if predecessor is not None and predecessor.sealed_key:
             vouching = self._vault.unseal(predecessor)
@@ -139,5 +139,5 @@ def load(authority: Authority) -> x509.Certificate:
     return x509.load_der_x509_certificate(authority.certificate_der)
 
 
-def _spki(public_key: object) -> bytes:
-    return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined, no-any-return]
+def _spki(public_key: PublicKey) -> bytes:
+    return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
