@@ -217,6 +217,8 @@ class AuditLog:
         """All of it, or none as far as anybody can tell. Raises OSError."""
         if self._fd < 0:
             raise OSError(9, "closed")
+        if told and not self._has_its_name():
+            raise OSError(2, "was moved or removed")
         if self._end >= ROTATE_OCTETS and told:
             self._rotate()
         head, lines = self._head, []
@@ -240,6 +242,13 @@ class AuditLog:
             raise
         self._head = head
         self._end += len(octets)
+
+    def _has_its_name(self) -> bool:
+        """What is written to a file without a name is lost with us."""
+        try:
+            return os.path.samestat(os.stat(self._path, follow_symlinks=False), os.fstat(self._fd))
+        except OSError:
+            return False
 
     def _rotate(self) -> None:
         """Begins another file. Whatever fails, the one at hand goes on. Raises OSError."""

@@ -66,7 +66,7 @@ class SqliteStore:
         self._lock_fd = lock_fd
         self._path = path
         self._token_bytes = token_bytes
-        self._transactions = Transactions(connection)
+        self._transactions = Transactions(connection, path)
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._path.name} epoch={self.epoch} revision={self.revision}>"
