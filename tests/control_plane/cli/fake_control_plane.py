@@ -30,6 +30,10 @@ REQUESTS: dict[str, type[Message]] = {
     "Config/Inventory": config_pb2.InventoryRequest,
     "Admin/CreateToken": admin_pb2.CreateTokenRequest,
     "Admin/Status": admin_pb2.StatusRequest,
+    "Admin/CaStatus": admin_pb2.CaStatusRequest,
+    "Admin/CaStep": admin_pb2.CaStepRequest,
+    "Admin/CaInstall": admin_pb2.CaInstallRequest,
+    "Admin/CaRehearse": admin_pb2.CaRehearseRequest,
 }
 
 Refusal = tuple[grpc.StatusCode, str]
