@@ -302,7 +302,7 @@ def _base_context(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.maximum_version = ssl.TLSVersion.TLSv1_3
-    context.options |= ssl.OP_NO_TICKET
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols([ALPN])
     limit_messages(context)
     context.check_hostname = False  # names are SPIFFE IDs, compared in check_peer; this must precede CERT_REQUIRED
