@@ -25,8 +25,11 @@ NOT_AT_REST = {
     "importlib.metadata": "the version is a constant",
     "opentelemetry": "only with an endpoint to send spans to",
     "prometheus_client": "the text format is written by hand",
+    "protos.spiffe": "only for workloads that ask, if the configuration lets them",
     "requests": "the span exporter's",
     "rich": "the command line's",
+    "sidecar.identity.svid_files": "only with a directory to write to",
+    "sidecar.identity.workload_api": "only with a socket to serve",
     "socketserver": "no server but ours",
     "urllib.request": "no client but ours",
     "yaml": "the configuration was read before",
@@ -64,6 +67,16 @@ def test_help_of_the_command_line_loads_no_part_of_either_side() -> None:
     """A user feels what it takes to start."""
     loaded = loaded_by("import control_plane.cli.main")
     assert not {name.partition(".")[0] for name in loaded} & {"grpc", "trio", "cryptography", "yaml", "rich", "sidecar"}
+
+
+def test_the_workload_api_loads_no_second_stack(sidecar_modules: set[str]) -> None:
+    """It is the sidecar's own HTTP/2; what verifies tokens comes with the first one that is to be verified."""
+    loaded = loaded_by(
+        "import sidecar.__main__, sidecar.identity.svid_files, sidecar.identity.workload_api.endpoint"
+    ) - loaded_by("pass")
+    named = {module for module in loaded - sidecar_modules for name in NOT_AT_REST if module.startswith(name)}
+    assert {module for module in named if not module.startswith(("protos.spiffe", "sidecar.identity"))} == set()
+    assert not {module for module in loaded if module.startswith(JOSE)}
 
 
 JOSE = ("joserfc", "sidecar.jwks", "sidecar.rules.jwt")

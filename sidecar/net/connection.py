@@ -119,7 +119,7 @@ class Connection:
     ) -> None:
         self.session = session
         self.kind = kind
-        """"mesh_server", "mesh_client", "app_server" or "app_client", for metrics and timeouts."""
+        """"mesh_server", "mesh_client", "app_server", "app_client", "workload_api", for metrics and timeouts."""
         self.peer = peer
         self.own: X509Svid | None = None
         """What the peer was shown."""

@@ -124,7 +124,7 @@ class Metrics:
         self._shadow[key] = self._shadow.get(key, 0) + 1
 
     def connection_opened(self, kind: str) -> None:
-        """`kind` is one of `Connection.kind`: "mesh_server", "mesh_client", "app_server", "app_client"."""
+        """`kind` is one of `Connection.kind`."""
         self._opened[kind] = self._opened.get(kind, 0) + 1
 
     def connection(self, kind: str, change: int) -> None:
