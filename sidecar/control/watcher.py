@@ -110,12 +110,9 @@ class ControlLink:
     def connected(self) -> bool:
         return self._active is not None and not self._active.has_ended
 
-    @property
     def channel(self) -> Channel | None:
         """A connection with room for other calls than ours; None: there is none now."""
-        session = self._active
-        is_usable = session is not None and session.channel is not None and session.channel.is_usable
-        return session.channel if session is not None and is_usable else None
+        return self._active.channel if self._active and not self._active.is_going_away else None
 
     # What the sidecar says --------------------------------------------------------------------------------------
 
