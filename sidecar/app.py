@@ -101,7 +101,7 @@ class Sidecar:
         self._rng = random.SystemRandom()
         self._instance = secrets.token_hex(8)
         self._identity = IdentitySource()
-        self._handout = Handout(config, self._identity, lambda: self._link.channel if self._link else None)
+        self._handout = Handout(config, self._identity, lambda: self._link.channel() if self._link else None)
         self._listeners = Listeners(config, self._handout)
         self._metrics = Metrics(version=VERSION)
         self._decisions = Decisions(time.monotonic, self._rng.getrandbits, self._metrics.decision_dropped)
