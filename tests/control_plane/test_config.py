@@ -78,6 +78,15 @@ def test_an_empty_file_and_a_directory_are_enough() -> None:
         ("endpoint_lost_s: .nan", "must be a number above 0"),
         ("endpoint_lost_s: .inf", "must be a number above 0"),
         (f"operator_socket: /{'x' * 120}", "longer than 107 octets"),
+        ("ca:\n  rot: online", "cp.yaml:2: ca.rot: unknown field; known here: clone_action"),
+        ("ca:\n  root: elsewhere", "cp.yaml: ca.root: must be one of online, offline"),
+        ("ca:\n  clone_action: ignore", "cp.yaml: ca.clone_action: must be one of alarm, revoke"),
+        ("ca:\n  root_lifetime_s: 1", "cp.yaml: ca.root_lifetime_s: must be at least 2"),
+        ("ca:\n  node_lifetime_s: 0", "cp.yaml:2: ca.node_lifetime_s: must be a number above 0"),
+        ("ca:\n  root_lifetime_s: 60", "cp.yaml: ca.intermediate_lifetime_s: must not be longer than root_lifetime_s"),
+        ("ca:\n  sign_command: [sign]", "cp.yaml: ca.sign_command: is for root: offline"),
+        ("ca:\n  sign_command: sign --now", "cp.yaml:2: ca.sign_command: must be a list: a program and its arguments"),
+        ("ca:\n  sign_command: [sign, 3]", "cp.yaml:2: ca.sign_command[1]: must be text"),
     ],
 )
 def test_what_is_wrong_is_named_with_file_line_and_field(text: str, told: str) -> None:
@@ -85,6 +94,26 @@ def test_what_is_wrong_is_named_with_file_line_and_field(text: str, told: str) -
     with pytest.raises(ConfigError) as refused:
         parse(text, "cp.yaml", data_dir=Path("/d"))
     assert told in str(refused.value)
+
+
+def test_lifetimes_of_authorities_may_be_as_short_as_a_test_wants() -> None:
+    """And an offline root has a command, as arguments."""
+    text = """\
+ca:
+  root_lifetime_s: 6
+  intermediate_lifetime_s: 4
+  jwt_key_lifetime_s: 2
+  node_lifetime_s: 2.5
+  clone_action: revoke
+  root: offline
+  sign_command: [/opt/sign, --root, a root]
+"""
+    ca = parse(text, "cp.yaml", data_dir=Path("/d")).ca
+    assert (ca.root_lifetime_s, ca.node_lifetime_s, ca.clone_action) == (6.0, 2.5, "revoke")
+    assert ca.sign_command == ("/opt/sign", "--root", "a root")
+    policy = ca.policy(3)
+    assert (policy.intermediate_lifetime_s, policy.jwt_key_lifetime_s, policy.leaf_lifetime_s) == (4.0, 2.0, 3)
+    assert policy.is_root_offline
 
 
 def test_a_directory_must_be_given() -> None:
