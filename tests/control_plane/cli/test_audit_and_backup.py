@@ -1,0 +1,118 @@
+"""`hauberk audit`, `backup` and `restore`: what is typed, what is printed, how it ends (docs/state.md plays them)."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from control_plane.cli.audit import Moment
+from control_plane.cli.main import cli
+from tests.control_plane.audit.test_log import KEK, opened
+from tests.control_plane.support import NOW
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    directory = tmp_path / "mesh"
+    directory.mkdir(mode=0o700)
+    with opened(directory) as (_, audit):
+        audit.sign_with(KEK, NOW)
+        audit.append("token.created", at=NOW + 10, by="ann", token_id="00\u202e\x1b[31m")
+        audit.refused("/hauberk.v1.Admin/Status", "", "192.0.2.1", "UNAUTHENTICATED", "show a certificate", NOW + 20)
+    return directory
+
+
+def typed(*words: object) -> Result:
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+def test_verify_says_what_it_looked_at(data_dir: Path) -> None:
+    """For people and for programs."""
+    assert "the chain is whole" in typed("audit", "verify", "--data-dir", data_dir).output
+    told = json.loads(typed("audit", "verify", "--data-dir", data_dir, "-o", "json").stdout)
+    assert (told["whole"], told["problem"], told["records"], len(told["keys"])) == (True, "", 6, 1)
+    assert told["checkpoint"] == told["last"] == 6
+
+
+def test_j11_verify_ends_with_1_and_names_the_line(data_dir: Path) -> None:
+    """And says the way out."""
+    path = data_dir / "audit.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"ann", b"eve"))
+    result = typed("audit", "verify", "--data-dir", data_dir)
+    assert result.exit_code == 1
+    assert f"{path}:5: it does not continue record 4" in result.output
+    assert "hauberk audit restart" in result.output
+
+
+def test_files_are_verified_against_a_key_that_was_kept(data_dir: Path, tmp_path: Path) -> None:
+    """Somebody else's key does not fit."""
+    key = tmp_path / "key"
+    key.write_text(typed("audit", "verify", "--data-dir", data_dir, "--show-key").stdout)
+    assert typed("audit", "verify", data_dir / "audit.jsonl", "--key-file", key).exit_code == 0
+    key.write_text("no key")
+    result = typed("audit", "verify", data_dir / "audit.jsonl", "--key-file", key)
+    assert "is no public key" in result.stderr
+
+
+@pytest.mark.parametrize("form", ["jsonl", "rfc5424", "ocsf"])
+def test_export_writes_a_line_a_record_between_two_times(data_dir: Path, form: str, tmp_path: Path) -> None:
+    """Into a new file of ours alone; never over another. No control character reaches a terminal."""
+    out = tmp_path / "out"
+    whole = typed("audit", "export", "--data-dir", data_dir, "--format", form).stdout
+    assert whole.count("\n") == 6
+    assert "\x1b" not in whole
+    assert "\u202e" not in whole
+    options = ["--format", form, "--since", NOW + 5, "--until", NOW + 15]
+    assert typed("audit", "export", "--data-dir", data_dir, *options, "-o", out).exit_code == 0
+    assert out.read_text().count("\n") == 1
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert "exists already" in typed("audit", "export", "--data-dir", data_dir, *options, "-o", out).output
+
+
+def test_export_of_a_broken_chain_stops_there(data_dir: Path) -> None:
+    """What is before the break is written."""
+    path = data_dir / "audit.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"ann", b"eve"))
+    result = typed("audit", "export", "--data-dir", data_dir)
+    assert "it does not continue record 4" in result.stderr
+    assert result.stdout.count("\n") == 4
+
+
+def test_a_directory_without_a_mesh_is_told(tmp_path: Path) -> None:
+    """Each verb in one line."""
+    for verb in (["audit", "verify"], ["audit", "export"], ["audit", "restart", "--reason", "x"]):
+        result = typed(*verb, "--data-dir", tmp_path / "nothing")
+        assert result.exit_code == 1
+        assert result.stderr.count("\n") == 1
+    assert "is not there" in typed("backup", tmp_path / "b", "--data-dir", tmp_path / "nothing").output
+    assert "cannot be read" in typed("restore", tmp_path / "b", "--data-dir", tmp_path / "new").output
+
+
+def test_backup_and_restore_say_what_is_needed_and_what_became_of_it(data_dir: Path, tmp_path: Path) -> None:
+    """That the key is not inside, first of all."""
+    made = typed("backup", tmp_path / "b", "--data-dir", data_dir)
+    assert made.exit_code == 0
+    assert "is not in the backup" in made.output
+    assert "--replace" in typed("restore", tmp_path / "b", "--data-dir", data_dir).output
+    again = typed("restore", "--replace", tmp_path / "b", "--data-dir", data_dir)
+    assert again.exit_code == 0
+    assert "0 unused ones are void" in again.output
+    assert "taken over" in again.output
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("1800000000", NOW),
+        ("2027-01-15", NOW - 8 * 3_600),
+        ("2027-01-15T08:00:00Z", NOW),
+        ("2027-01-15T09:00:00+01:00", NOW),
+    ],
+)
+def test_a_time_is_read(text: str, at: float) -> None:
+    """Without a zone it is UTC."""
+    assert Moment().convert(text, None, None) == at
