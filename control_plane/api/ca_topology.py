@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.rehearse.mesh import trusted_roots
 from control_plane.ca.rehearse.model import Sidecar, Topology
 from control_plane.ca.slots import NOT_TOLD, Readiness
-from control_plane.model import Authority, InstanceKey, IssuedRecord, Node
+from control_plane.model import Authority, IssuedRecord, Node, Phase
 from control_plane.push.hub import Hub
 from control_plane.push.session import Session
 from control_plane.registry import Instance, Registry
@@ -32,37 +32,33 @@ def topology(
         if one.workload_id is not None:
             newest[one.node_id or f"{one.serial:x}"] = one
     nodes = {one.node_id: one for one in store.nodes()}
-    sessions = {session.key: session for session in hub}
-    free = sorted(registry, key=lambda one: (one.is_connected, one.last_seen))
+    instances = {one.key: one for one in registry}
+    sessions = {session.certificate.node_id: session for session in hub if session.certificate is not None}
+    unknown = _unknown(authority.authorities, readiness)
     sidecars = []
-    for node_id, certificate in sorted(newest.items(), key=lambda item: -item[1].number):
-        instance = _instance_of(node_id, certificate, free)
-        if instance is not None:
-            free.remove(instance)
-        node, session = nodes.get(node_id), _session_of(instance, sessions)
-        sidecars.append(_sidecar(node_id, certificate, instance, node, session, authority.authorities, readiness))
-    return Topology(authorities=authority.authorities, sidecars=tuple(sidecars[::-1]), policy=authority.policy)
+    for node_id, certificate in newest.items():
+        session = sessions.get(node_id)
+        instance = instances.get(session.key) if session is not None else _last_of(certificate, instances.values())
+        sidecars.append(_sidecar(node_id, certificate, instance, nodes.get(node_id), session, unknown))
+    return Topology(authorities=authority.authorities, sidecars=tuple(sidecars), policy=authority.policy)
 
 
-def _instance_of(node_id: str, certificate: IssuedRecord, free: Iterable[Instance]) -> Instance | None:
-    """The process that holds it: the one of that node; one of that workload, if it did not say which it is."""
-    ours = [one for one in free if one.workload.workload_id == certificate.workload_id]
-    for one in ours:
-        if _node_of(one) == node_id:
-            return one
-    return max(
-        (one for one in ours if not _node_of(one)),
-        key=lambda one: (one.is_connected, -abs(one.certificate_not_after - certificate.not_after)),
-        default=None,
-    )
+def _unknown(authorities: Sequence[Authority], readiness: Readiness) -> dict[str, tuple[str, ...]]:
+    """Of each published root: who does not know it. Readiness speaks of those that something waits for; the others
+    were acknowledged by everybody before they signed."""
+    published, found = trusted_roots(authorities), {}
+    for one in authorities:
+        if one.authority_id in published:
+            is_new = one.phase is Phase.PREPARED
+            missing = readiness.missing.get(one.authority_id, NOT_TOLD if is_new else ())
+            found[one.authority_id] = missing
+    return found
 
 
-def _node_of(instance: Instance) -> str:
-    return str(getattr(instance, "node_id", ""))
-
-
-def _session_of(instance: Instance | None, sessions: dict[InstanceKey, Session]) -> Session | None:
-    return sessions.get(instance.key) if instance is not None else None
+def _last_of(certificate: IssuedRecord, instances: Iterable[Instance]) -> Instance | None:
+    """A process of that workload that has gone: the last one there was."""
+    gone = (one for one in instances if one.workload.workload_id == certificate.workload_id and not one.is_connected)
+    return max(gone, key=lambda one: one.last_seen, default=None)
 
 
 def _sidecar(
@@ -71,32 +67,24 @@ def _sidecar(
     instance: Instance | None,
     node: Node | None,
     session: Session | None,
-    authorities: Iterable[Authority],
-    readiness: Readiness,
+    unknown: Mapping[str, tuple[str, ...]],
 ) -> Sidecar:
     short = node_id[:NODE_CHARACTERS]
-    label = session.label if session is not None else ""
-    is_connected = instance is not None and instance.is_connected
-    unknown = {
+    away_since = instance.last_seen if instance is not None and instance.last_seen else certificate.issued_at
+    knows = {
         root
-        for root in trusted_roots(authorities)
-        if root != certificate.root_id and _is_missing(readiness.waits_for(root), label, node_id)
+        for root, missing in unknown.items()
+        if root == certificate.root_id or not (missing == NOT_TOLD or any(short in one for one in missing))
     }
-    away_since = None if is_connected else instance.last_seen if instance is not None else certificate.issued_at
     return Sidecar(
-        name=label or f"{certificate.spiffe_id} (node {short})",
+        name=session.label if session is not None else f"{certificate.spiffe_id} (node {short})",
         issuer_id=certificate.issuer_id,
         root_id=certificate.root_id,
         issued_at=certificate.issued_at,
         not_after=certificate.not_after,
-        knows=trusted_roots(authorities) - unknown,
-        away_since=away_since,
+        knows=frozenset(knows),
+        away_since=away_since if session is None else None,
         rejoins_until=node.expires_at if node is not None and node.public_key_der else 0.0,
-        clock_skew_s=instance.clock_skew_s if instance is not None and is_connected else 0.0,
+        clock_skew_s=instance.clock_skew_s if instance is not None and session is not None else 0.0,
         takes_snapshots=session is None or not session.rejected_reason,
     )
-
-
-def _is_missing(missing: tuple[str, ...], label: str, node_id: str) -> bool:
-    """Labels are a connected sidecar's, or name its node."""
-    return missing == NOT_TOLD or any(one == label or node_id[:NODE_CHARACTERS] in one for one in missing)

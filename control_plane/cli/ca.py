@@ -17,6 +17,7 @@ from control_plane.cli.verb import Verbs
 @click.group(
     "ca",
     cls=Verbs,
+    short_help="Look at the certificate authorities, and rotate them.",
     examples=(
         "hauberk ca status",
         "hauberk ca rehearse root",

@@ -161,8 +161,8 @@ def revoke(*, authority_id: str, force: bool, yes: bool, output: str, socket: Pa
 def install(*, file: Path, output: str, socket: Path) -> None:
     """Take the signed certificate of a requested intermediate: PEM, then its root if that is not known yet.
 
-    It is checked before it is used: a leaf signed with it must verify. It becomes active by itself as soon as every
-    sidecar knows its root; `hauberk ca activate intermediate` does it at once.
+    It is checked before it is used: a leaf signed with it must verify. The first of a mesh signs at once, a later one
+    takes over when it is due; `hauberk ca activate intermediate` does it now.
     """
     from control_plane.cli.client import Client
     from protos.hauberk.v1 import admin_pb2

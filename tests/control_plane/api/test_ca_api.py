@@ -9,7 +9,8 @@ import pytest
 
 from control_plane.config_ca import CaConfig
 from protos.hauberk.v1 import admin_pb2 as pb
-from tests.control_plane.support import Mesh, Rpc, asyncio_test, refusal, running
+from protos.hauberk.v1 import discovery_pb2
+from tests.control_plane.support import Mesh, Rpc, asyncio_test, refusal, running, watching
 
 
 async def status(operator: Rpc) -> pb.CaStatusResponse:
@@ -177,6 +178,30 @@ async def test_a_rehearsal_changes_nothing_and_tells_who_fails(tmp_path: Path) -
         assert "it has no node key" in failure.why
         assert (getattr(failure, "from") > before.server_time, failure.until) == (True, 0)
         assert list((await status(operator)).authorities) == list(before.authorities)
+
+
+@asyncio_test
+async def test_a_sidecar_that_is_connected_and_takes_what_it_gets_fails_nowhere(tmp_path: Path) -> None:
+    """It is known to be there by its stream; one that refused its last snapshot is waited for by name."""
+    async with running(tmp_path) as mesh, mesh.operator() as operator:
+        svid = await mesh.join()
+        async with mesh.as_member(svid) as member:
+            watcher = await watching(member)
+            await watcher.taken()
+            answer = await rehearsed(operator)
+            assert list(answer.failures) == []
+            assert answer.steps[-1].what == "the rotation is through"
+            await step(operator, "prepare", "root")
+            refused = await watcher.snapshot()
+            nack = discovery_pb2.Nack(epoch=refused.epoch, version=refused.version, reason="no")
+            await watcher.say(nack=nack)
+            async with asyncio.timeout(10):
+                while not any(one.rejected_reason for one in (await operator.status()).workloads):
+                    await asyncio.sleep(0.02)
+            stuck = await rehearsed(operator)
+            assert list(stuck.failures) == []
+            waits = "the rotation is not through; it waits for spiffe://mesh.local/ns/shop/sa/orders#one"
+            assert stuck.steps[-1].what == waits
 
 
 @asyncio_test
