@@ -43,6 +43,7 @@ class Moment(click.ParamType[float]):
 @click.group(
     "audit",
     cls=Verbs,
+    short_help="Look at the record of what was done.",
     examples=("hauberk audit verify", "hauberk audit export --format ocsf --since 2026-11-23 -o audit.ocsf.jsonl"),
 )
 def audit() -> None:
