@@ -22,24 +22,28 @@ A grpcio server answers PINGs it finds too frequent with GOAWAY ("too_many_pings
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 import trio
 from google.protobuf.message import DecodeError, Message
 from trio.lowlevel import ParkingLot
 
+from certs.revocation import NOTHING_REVOKED
 from certs.spiffe_id import SpiffeId, TrustDomain
 from sidecar.config import Address
 from sidecar.control.calls import Call, Calls
 from sidecar.control.errors import RpcError
+from sidecar.control.trusted import wait_distrusted
 from sidecar.control.wire import frame_message
 from sidecar.errors import GRPC_DEADLINE_EXCEEDED, GRPC_INTERNAL, GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE
+from sidecar.identity.source import IdentitySource
 from sidecar.net.dial import dial
 from sidecar.net.errors import HandshakeFailed
-from sidecar.net.tls import PeerCertificate, check_peer, handshake, map_ssl_error
+from sidecar.net.tls import PeerCertificate, check_peer, handshake, map_ssl_error, unverified_client_context
 from sidecar.rules.decode import SNAPSHOT_OCTETS_MAX
 
 READ_OCTETS = 65_536
@@ -70,19 +74,42 @@ async def open_channel(
     clock: Callable[[], float],
     connect_timeout_s: float = 5.0,
     limits: ChannelLimits | None = None,
+    trust: IdentitySource | None = None,
 ) -> AsyncIterator[Channel]:
-    """Connect, check that `expected` is there, and keep the connection while the block runs.
+    """Connect, check that `expected` is there, and keep the connection while the block runs, and while `trust` has it.
 
-    Raises RpcError(UNAVAILABLE) when nobody answers, and PeerRefused, RefusedByPeer, AlpnMissing or WrongPeer when
-    somebody else does. Errors of the block come out as they are, not in an ExceptionGroup."""
-    ssl_socket, peer = await _connect(address, context, trust_domain, expected, clock, connect_timeout_s)
-    channel = Channel(ssl_socket, peer, authority="localhost" if address.path else str(address), limits=limits)
+    Raises RpcError(UNAVAILABLE) when nobody answers, and PeerRefused, PeerRevoked, RefusedByPeer, AlpnMissing or
+    WrongPeer when somebody else does. Errors of the block come out as they are, not in an ExceptionGroup."""
+    ssl_socket = await _connect(address, context, connect_timeout_s)
+    try:
+        revocations = trust.revocations if trust else NOTHING_REVOKED
+        peer = check_peer(ssl_socket, trust_domain, clock(), (expected,), revocations)
+    except BaseException:
+        ssl_socket.close()
+        raise
+    channel = Channel(ssl_socket, peer, authority=_authority(address), limits=limits)
+    async with _running(channel, *([partial(channel._keep_trusted, trust, clock)] if trust else [])):
+        yield channel
+
+
+@asynccontextmanager
+async def open_unverified_channel(address: Address, *, connect_timeout_s: float = 5.0) -> AsyncIterator[Channel]:
+    """To somebody who has proved nothing: nothing may be told them, and what they say must prove itself.
+
+    Raises RpcError(UNAVAILABLE)."""
+    ssl_socket = await _connect(address, unverified_client_context(), connect_timeout_s)
+    async with _running(Channel(ssl_socket, None, authority=_authority(address))) as channel:
+        yield channel
+
+
+@asynccontextmanager
+async def _running(channel: Channel, *tasks: Callable[[], Awaitable[None]]) -> AsyncIterator[Channel]:
+    """Closes it at the end. Errors of the block come out as they are, not in an ExceptionGroup."""
     failure: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(channel._read)
-            nursery.start_soon(channel._write)
-            nursery.start_soon(channel._keep_alive)
+            for task in (channel._read, channel._write, channel._keep_alive, *tasks):
+                nursery.start_soon(task)
             try:
                 yield channel
             except Exception as error:
@@ -94,28 +121,20 @@ async def open_channel(
         raise failure
 
 
-async def _connect(
-    address: Address,
-    context: ssl.SSLContext,
-    trust_domain: TrustDomain,
-    expected: SpiffeId,
-    clock: Callable[[], float],
-    timeout_s: float,
-) -> tuple[ssl.SSLSocket, PeerCertificate]:
+def _authority(address: Address) -> str:
+    return "localhost" if address.path else str(address)
+
+
+async def _connect(address: Address, context: ssl.SSLContext, timeout_s: float) -> ssl.SSLSocket:
     try:
         with trio.fail_after(timeout_s):
-            ssl_socket = await handshake(await dial(address), context, server_side=False)
+            return await handshake(await dial(address), context, server_side=False)
     except trio.TooSlowError:
         raise RpcError(GRPC_UNAVAILABLE, f"{address} did not answer within {timeout_s:g} s") from None
     except OSError as error:
         raise RpcError(GRPC_UNAVAILABLE, f"{address}: {error.strerror or error}") from None
     except HandshakeFailed as error:
         raise RpcError(GRPC_UNAVAILABLE, f"{address}: {error}") from None
-    try:
-        return ssl_socket, check_peer(ssl_socket, trust_domain, clock(), (expected,))
-    except BaseException:
-        ssl_socket.close()
-        raise
 
 
 class Channel:
@@ -124,12 +143,12 @@ class Channel:
     def __init__(
         self,
         ssl_socket: ssl.SSLSocket,
-        peer: PeerCertificate,
+        peer: PeerCertificate | None,
         *,
         authority: str,
         limits: ChannelLimits | None = None,
     ) -> None:
-        self.peer = peer
+        self._peer = peer
         self._socket = ssl_socket
         self._limits = limits or ChannelLimits()
         self._calls = Calls(authority, trio.current_time)
@@ -143,7 +162,14 @@ class Channel:
 
     def __repr__(self) -> str:
         state = "failed" if self._calls.failure else "going away" if self._calls.is_going_away else "open"
-        return f"<Channel to {self.peer.identity} {state}, {self._calls.open_calls} calls>"
+        whom = self._peer.identity if self._peer else "somebody"
+        return f"<Channel to {whom} {state}, {self._calls.open_calls} calls>"
+
+    @property
+    def peer(self) -> PeerCertificate:
+        """Who is there. Not of an unverified channel."""
+        assert self._peer is not None
+        return self._peer
 
     @property
     def is_usable(self) -> bool:
@@ -303,6 +329,9 @@ class Channel:
             if self._heard_at == heard_at:
                 self._fail("the control plane gives no sign of life")
                 return
+
+    async def _keep_trusted(self, trust: IdentitySource, clock: Callable[[], float]) -> None:
+        self._fail(str(await wait_distrusted(self.peer, trust, clock)))
 
     async def _wait_writable(self) -> None:
         async with self._writable:  # trio wants one waiter per socket and direction

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from certs.revocation import Revocations
 from certs.spiffe_id import SpiffeId
 from protos.hauberk.v1 import discovery_pb2, identity_pb2
 from sidecar.config import Address
@@ -26,7 +27,8 @@ from sidecar.errors import (
     GRPC_UNAVAILABLE,
     GRPC_UNIMPLEMENTED,
 )
-from sidecar.net.errors import PeerRefused, WrongPeer
+from sidecar.identity.source import IdentitySource
+from sidecar.net.errors import PeerRefused, PeerRevoked, WrongPeer
 from sidecar.net.tls import client_context, handshake, server_context
 from tests.sidecar.control.grpc_peer import Peer, grpc_server
 from tests.sidecar.mesh import CONTROL_PLANE, ORDERS, TD, WEB, Mesh
@@ -465,3 +467,31 @@ async def test_calls_are_bounded() -> None:
                 await channel.unary(RENEW, REQUEST, identity_pb2.SvidResponse)
             assert caught.value.status == GRPC_RESOURCE_EXHAUSTED
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("change", ["revoked", "anchor dropped"])
+@trio_test
+async def test_f15_a_control_plane_that_is_not_trusted_any_more_is_left(change: str) -> None:
+    """Within the bar, the stream included; until then there is time to come again, and new connections are refused."""
+    source = IdentitySource()
+    source.set(svid=MESH.svid(WEB), bundle=MESH.bundle)
+    with grpc_server(MESH, unary={RENEW: echo}) as server:
+
+        def channel() -> AbstractAsyncContextManager[Channel]:
+            context = source.client_context()
+            return open_channel(server.address, context, TD, CONTROL_PLANE, clock=time.time, trust=source)
+
+        async with channel() as one:
+            source.set(revocations=Revocations(identities=frozenset({WEB})))  # somebody else
+            await one.ping()
+            with trio.fail_after(5.0):
+                if change == "revoked":
+                    source.set(revocations=Revocations(identities=frozenset({CONTROL_PLANE})))
+                else:
+                    source.set(bundle=Mesh().bundle)
+                await one.wait_unusable()
+            with pytest.raises(RpcError, match=r"revoked|not trusted any more"):
+                await one.ping()
+        with pytest.raises(PeerRevoked if change == "revoked" else PeerRefused):
+            async with channel():
+                pass
