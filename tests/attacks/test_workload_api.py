@@ -219,13 +219,17 @@ def test_a_message_that_is_too_large_is_refused_by_its_length(declared: int, tmp
 
 @trio_test
 async def test_slow_callers_are_not_waited_for(tmp_path: Path) -> None:
-    """One that says nothing, one that stops within a frame, one that stops within its head, one without its message."""
+    """One that says nothing, one that stops within the preface, a frame or a head, one without its message."""
     async with serving(tmp_path, timeouts=Timeouts(headers_s=0.3)) as served:
         served.join()
         for octets in (b"", PREFACE[:10]):
             async with await connected(served) as stream:
                 await stream.send_all(octets)
                 assert await end_of(stream) == b""
+        for octets in (PREFACE + SETTINGS + headers(1)[:20], PREFACE + SETTINGS + frame(1, 0, 1, b"")):
+            async with await connected(served) as stream:
+                await stream.send_all(octets)
+                assert await end_of(stream)  # our SETTINGS, and a GOAWAY
         async with await connected(served) as stream:
             await stream.send_all(PREFACE + SETTINGS + headers(1))
             got = b""

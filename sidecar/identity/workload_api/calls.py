@@ -26,7 +26,6 @@ from sidecar.errors import (
     GRPC_DEADLINE_EXCEEDED,
     GRPC_INTERNAL,
     GRPC_INVALID_ARGUMENT,
-    GRPC_UNAVAILABLE,
     GRPC_UNIMPLEMENTED,
 )
 from sidecar.http.session import ErrorCode, Fields, Session
@@ -297,11 +296,6 @@ class Calls:
         now = self.clock()
         for call in list(self.open):
             call.sweep(now, asking_max_s)
-
-    def end(self, error: RpcError | None = None) -> None:
-        """The endpoint ends: so does every call."""
-        for call in list(self.open):
-            call.finish(error or RpcError(GRPC_UNAVAILABLE, "the sidecar is stopping"))
 
 
 class Handler:

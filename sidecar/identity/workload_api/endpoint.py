@@ -2,7 +2,9 @@
 
 Whoever may connect is this workload, so the socket's mode says who may: our own user, or our group too. Beyond that
 the endpoint is a server like any other of ours: the HTTP/2 engine with its budgets against floods, bounds for
-connections, streams, heads and messages, and a time for everything a caller has to do.
+connections, streams, heads and messages, and a time for everything a caller has to do. Its connections are the driver's
+like all others, so whoever sweeps those (`sidecar.aging`) ends what is idle or stuck; what is overdue within a call is
+ended here.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from joserfc.jwk import ECKey
 
 from protos.hauberk.v1 import identity_pb2
 from protos.spiffe import workload_pb2 as pb
+from sidecar.aging import Aging
 from sidecar.config import Config, Timeouts
 from sidecar.control.errors import RpcError
 from sidecar.errors import GRPC_UNAVAILABLE
@@ -97,8 +98,20 @@ async def serving(
         )
         served = Served(path, source, endpoint, issuer, driver)
         nursery.start_soon(endpoint.run, bind_endpoint(str(path), mode))
+        nursery.start_soon(sweep, driver, config.timeouts)
         yield served
         nursery.cancel_scope.cancel()
+
+
+async def sweep(driver: Driver, timeouts: Timeouts) -> None:
+    """As the data plane does, for the connections of all of its listeners."""
+    aging = Aging(driver, timeouts)
+    while True:
+        await trio.sleep(0.1)
+        now = driver.tick()
+        for connection in driver.connections:
+            aging.look_at(connection, now)
+        driver.flush()
 
 
 class Client:

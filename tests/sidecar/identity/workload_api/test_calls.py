@@ -14,7 +14,7 @@ from sidecar.http.session import ErrorCode, Fields
 from sidecar.identity.workload_api.calls import MESSAGE_OCTETS_MAX, STALLED_MAX_S, Answer, Call
 from tests.sidecar.identity.workload_api.dialogue import GRPC, Dialogue, replaced
 
-OK, INVALID, DEADLINE, DENIED, EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 0, 3, 4, 7, 8, 12, 13, 14
+OK, INVALID, DEADLINE, DENIED, EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 3, 4, 7, 8, 12, 13
 
 engines = pytest.mark.parametrize("engine", ["relay", "reference"])
 
@@ -267,18 +267,6 @@ def test_a_caller_that_gives_up_is_forgotten(engine: str) -> None:
     dialogue.settle()
     assert (kept.over, call.is_over, dialogue.calls.open) == (1, True, set())
     assert not heard.body
-
-
-@engines
-def test_the_end_of_the_endpoint_ends_every_call(engine: str) -> None:
-    """UNAVAILABLE: clients come back later."""
-    kept = Kept()
-    dialogue = Dialogue(engine, methods(Keep=kept))
-    heard = [dialogue.call(b"", replaced(path=b"/SpiffeWorkloadAPI/Keep")) for _ in range(3)]
-    dialogue.calls.end()
-    dialogue.settle()
-    assert [one.status for one in heard] == [UNAVAILABLE] * 3
-    assert not dialogue.calls.open
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=8), st.booleans())
