@@ -123,6 +123,7 @@ def open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Cal
     store.record_fact("trust domain", trust_domain.name)
     try:
         authority = _authority(config, trust_domain, store, audit, now())
+        stack.callback(authority.close)
         _sign_audit(config, audit, now())
         certificate = OwnCertificate(authority, store, audit, trust_domain, now())
     except CaError as error:
