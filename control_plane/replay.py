@@ -2,18 +2,19 @@
 
 Only what takes rights away, or what shows that something was used, can and must be taken over:
 
-- certificates that were issued: their serial numbers are known again, and whose they are
+- certificates that were issued: their serial numbers are known again, and whose they are; nodes that joined
 - join tokens that were used: every token in the store is voided anyhow (`restore`)
-- revocations and reinstatements; authorities that were tainted, revoked, retired or activated
+- revocations and reinstatements (events that end in `revoked` and `reinstated`, with `kind`, `value` and `reason`)
+- authorities that were tainted, revoked, retired or activated
 - resources that were deleted
 
-What the audit file does not hold cannot: the text of policies applied since, the keys of authorities made since, the
-node keys of sidecars that joined since. That is said, one sentence each. Records that speak of transactions that did
-not commit are left out.
+What the audit file does not hold cannot: the text of policies applied since, the keys of authorities made since. That
+is said, one sentence each. Records that speak of transactions that did not commit are left out.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +26,7 @@ from control_plane.errors import StoreError
 from control_plane.model import (
     Authority,
     IssuedRecord,
+    Node,
     Phase,
     ResourceKey,
     RevocationRecord,
@@ -67,12 +69,6 @@ def replay(store: Store, records: Sequence[Record], *, by: str) -> TakenOver:
     told.deletions = _resources(store, done, told.lost, by)
     if unplaced:
         told.lost.append(f"these have to join again, with new tokens: {_named(unplaced)}")
-    joined = {str(one.fields.get("spiffe_id")) for one in done if one.event == "identity.joined"}
-    if joined:
-        told.lost.append(
-            f"node keys of what joined since are not known, so it renews, but cannot come back by itself after its"
-            f" certificate has expired: {_named(joined)}"
-        )
     return told
 
 
@@ -104,7 +100,30 @@ def _certificate(store: Store, one: Record, specs: dict[str, WorkloadSpec], unpl
             root_id=str(told.get("root_id") or ""),
         )
     )
+    if workload is not None:
+        _node(store, one, workload)
     return 1
+
+
+def _node(store: Store, one: Record, workload: Workload) -> None:
+    """Whose line the certificate belongs to; what it joined with says its key, each renewal how long it may rejoin."""
+    node_id, expires_at = str(one.fields.get("node_id") or ""), one.fields.get("node_expires_at")
+    if not node_id or not isinstance(expires_at, (int, float)):
+        return
+    held = store.node(node_id)
+    if held is not None:
+        store.put_node(replace(held, expires_at=max(held.expires_at, float(expires_at))))
+    elif "node_key" in one.fields:
+        store.put_node(
+            Node(
+                node_id=node_id,
+                workload_id=workload.workload_id,
+                token_id=str(one.fields.get("token_id") or ""),
+                public_key_der=base64.b64decode(str(one.fields["node_key"])),
+                joined_at=one.at,
+                expires_at=float(expires_at),
+            )
+        )
 
 
 def _workload(store: Store, one: Record, spiffe_id: SpiffeId, specs: dict[str, WorkloadSpec]) -> Workload | None:

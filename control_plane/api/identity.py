@@ -17,15 +17,16 @@ from control_plane import tokens
 from control_plane.api.authz import Caller
 from control_plane.api.issuing import Issuer, check_csr
 from control_plane.audit import AuditLog
+from control_plane.audit.log import WE
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaError
 from control_plane.challenges import Challenges
 from control_plane.errors import InvalidRequest, PermissionDenied, ResourceExhausted, Unavailable
 from control_plane.limits import RateLimit
 from control_plane.logs import fields
-from control_plane.model import Node, RevocationRecord, RevokedKind, Workload, WorkloadSpec
+from control_plane.model import Node, Workload, WorkloadSpec
 from control_plane.nodes import CLONED, Standing, new_node, refusal_to_rejoin, standing
-from control_plane.revocation import RevokedView, serials_of_node
+from control_plane.revocation import RevokedView, revoke_node
 from control_plane.store.base import Store
 from protos.hauberk.v1 import identity_pb2 as pb
 
@@ -51,10 +52,12 @@ class IdentityApi:
         is_clone_revoked: bool,
         changed: Callable[[], None],
         join_limit: RateLimit,
+        rejoin_limit: RateLimit,
         renew_limit: RateLimit,
         now: Callable[[], float],
     ) -> None:
-        """`is_clone_revoked`: what a node is whose certificate was renewed from two places, besides being told of."""
+        """`is_clone_revoked`: what a node is whose certificate was renewed from two places, besides being told of.
+        `rejoin_limit` is for all that strangers may ask besides Join: they must not use up what members have."""
         self._store = store
         self._authority = authority
         self._audit = audit
@@ -63,6 +66,7 @@ class IdentityApi:
         self._is_clone_revoked = is_clone_revoked
         self._changed = changed
         self._join_limit = join_limit
+        self._rejoin_limit = rejoin_limit
         self._renew_limit = renew_limit
         self._challenges = Challenges()
         self._now = now
@@ -90,18 +94,19 @@ class IdentityApi:
 
     async def challenge(self, caller: Caller, request: pb.ChallengeRequest) -> pb.ChallengeResponse:
         now = self._now()
-        _within(self._renew_limit, caller, now)
+        _within(self._rejoin_limit, caller, now)
         return pb.ChallengeResponse(nonce=self._challenges.make(now))
 
     async def rejoin(self, caller: Caller, request: pb.RejoinRequest) -> pb.SvidResponse:
         now = self._now()
-        _within(self._renew_limit, caller, now)
+        _within(self._rejoin_limit, caller, now)
         check_csr(request.csr_der)
-        self._challenges.take(request.nonce, now)
+        self._challenges.check(request.nonce, now)
         node = self._store.node(request.node_id)
         if node is None or not node.public_key_der or not _has_signed(node, request):
             # Who did not prove the key learns nothing about the node.
             raise PermissionDenied(_REFUSED)
+        self._challenges.spend(request.nonce, now)
         workload = self._store.workload(node.workload_id)
         is_revoked = workload is not None and self._is_revoked(workload.spec, node.token_id)
         if why := refusal_to_rejoin(node, workload, now=now, is_revoked=is_revoked):
@@ -114,7 +119,7 @@ class IdentityApi:
 
     async def anchors(self, caller: Caller, request: pb.AnchorsRequest) -> pb.AnchorsResponse:
         """All statements that lead on from one of the anchors held, which are few."""
-        _within(self._renew_limit, caller, self._now())
+        _within(self._rejoin_limit, caller, self._now())
         if len(request.held_sha256) > HELD_ANCHORS_MAX:
             raise InvalidRequest(f"held_sha256: at most {HELD_ANCHORS_MAX}")
         known = set(request.held_sha256)
@@ -136,7 +141,10 @@ class IdentityApi:
         _within(self._renew_limit, caller, now)
         workload = workload_of(self._store, caller)
         node = self._line_of(caller, now)
+        self._check_not_revoked(workload.spec, node.token_id if node is not None else "")
         check_csr(request.csr_der)
+        if node is None:  # a member of before a restore of the store, or of an older release
+            node = new_node(workload, "", b"", now=now, lifetime_s=self._issuer.node_lifetime_s)
         with self._store.transaction():
             return self._issuer.issue(caller, workload, node, request.csr_der, now, "renewed")
 
@@ -199,16 +207,11 @@ class IdentityApi:
                 self._audit.append("identity.cloned", at=now, by=caller.name, **facts)
                 self._store.put_node(replace(node, alarm=CLONED))
                 if self._is_clone_revoked:
-                    self._revoke(node, now)
+                    for kind, value in revoke_node(self._store, node, now=now, by=WE, reason=CLONED):
+                        told = {"kind": kind.value, "value": value, "reason": CLONED}
+                        self._audit.append("revoked", at=now, by=WE, **told)
             self._changed()
         log.error("a certificate was renewed from two places", extra=fields(spiffe_id=caller.name, **facts))
-
-    def _revoke(self, node: Node, now: float) -> None:
-        why = f"{CLONED}: node {node.node_id}"
-        serials = [f"{serial:x}" for serial in serials_of_node(self._store, node.node_id, now)]
-        meant = [(RevokedKind.TOKEN, node.token_id), *((RevokedKind.SERIAL, one) for one in serials)]
-        for kind, value in meant:
-            self._store.put_revocation(RevocationRecord(kind=kind, value=value, at=now, by="hauberk", reason=why))
 
     def _continued(self, node: Node) -> Node:
         """A node that joins again with the key it had goes on with its line. Raises PermissionDenied if the key is

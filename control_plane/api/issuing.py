@@ -6,6 +6,7 @@ written down (security.md J10). The audit record is durable before the transacti
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from certs.csr import read_csr
 from certs.errors import InvalidCsr
 from control_plane.api.authz import Caller
-from control_plane.audit import AuditLog
+from control_plane.audit import AuditLog, Field
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaError, IdentityMismatch
 from control_plane.ca.signer import IssuedSvid
@@ -23,6 +24,16 @@ from control_plane.store.base import Store
 from protos.hauberk.v1 import identity_pb2 as pb
 
 log = logging.getLogger(__name__)
+
+
+def _of_node(node: Node | None, event: str) -> dict[str, Field]:
+    """What a restore needs to know it again (`control_plane.replay`); the key is a public one."""
+    if node is None:
+        return {}
+    told: dict[str, Field] = {"node_expires_at": node.expires_at}
+    if event == "joined":
+        told["node_key"] = base64.b64encode(node.public_key_der).decode("ascii")
+    return told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +80,9 @@ class Issuer:
             not_after=issued.not_after,
             node_id=node.node_id if node else "",
             token_id=node.token_id if node else "",
+            issuer_id=issued.issuer_id,
+            root_id=issued.root_id,
+            **_of_node(node, event),
         )
         return self._response(workload, node, issued, now)
 

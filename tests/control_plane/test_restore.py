@@ -69,6 +69,9 @@ def joins(store: SqliteStore, audit: AuditLog, token_id: str = "00000000000000aa
             not_after=NOW + 3_600,
             token_id=token_id,
             issuer_id="a" * 32,
+            node_id="n" * 32,
+            node_key="a2V5",
+            node_expires_at=NOW + 86_400,
         )
 
 
@@ -122,6 +125,8 @@ def test_j07_certificates_issued_since_are_known_again(mesh: Path) -> None:
         workload = store.workload_of_certificate(WEB, 0xABC)
         assert workload is not None
         assert workload.spec == workload_spec()
+        (node,) = store.nodes()
+        assert (node.node_id, node.public_key_der, node.expires_at) == ("n" * 32, b"key", NOW + 86_400)
 
 
 def test_j07_what_was_revoked_since_stays_revoked(mesh: Path) -> None:

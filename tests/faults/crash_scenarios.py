@@ -17,7 +17,7 @@ from typing import Any
 from certs.csr import make_csr
 from certs.svid import new_private_key
 from control_plane.api.authz import Caller, Role
-from control_plane.app import Apis, State, apis, housekeep, open_state
+from control_plane.app import housekeep, open_state
 from control_plane.audit import AuditLog
 from control_plane.audit import log as audit_log
 from control_plane.audit.chain import Record, walk
@@ -29,8 +29,10 @@ from control_plane.ca.rekey import rotate_kek
 from control_plane.ca.slots import Readiness
 from control_plane.config import ControlPlaneConfig, Limits
 from control_plane.errors import PermissionDenied, StartError
+from control_plane.handlers import Apis, apis
 from control_plane.model import Level, Phase, RevocationRecord, RevokedKind
 from control_plane.restore import restore
+from control_plane.state import State
 from control_plane.store.sqlite import SqliteStore
 from protos.hauberk.v1 import admin_pb2, config_pb2, identity_pb2
 from tests.control_plane.support import LOOPBACK, NOW, join_request, policy_yaml
