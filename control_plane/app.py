@@ -166,7 +166,16 @@ def _server(state: State, limits: Limits, now: Callable[[], float]) -> GrpcServe
     """The API over the state, on gRPC."""
     made = apis(state, limits, now)
     return GrpcServer(
-        methods(made.identity, made.discovery, made.resources, made.explain, made.history, made.admin, made.ca),
+        methods(
+            made.identity,
+            made.discovery,
+            made.resources,
+            made.explain,
+            made.history,
+            made.admin,
+            made.ca,
+            made.revoke,
+        ),
         certificate=state.certificate,
         known=KnownCallers(lambda: state.authority.bundle, state.revoked.current),
         limits=limits,

@@ -15,6 +15,7 @@ from control_plane.api.explain import ExplainApi
 from control_plane.api.history import HistoryApi
 from control_plane.api.identity import IdentityApi
 from control_plane.api.issuing import Issuer
+from control_plane.api.revoke import RevokeApi
 from control_plane.config import Limits
 from control_plane.decisions import DecisionLog
 from control_plane.limits import RateLimit
@@ -32,6 +33,7 @@ class Apis:
     history: HistoryApi
     admin: AdminApi
     ca: CaApi
+    revoke: RevokeApi
 
 
 def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
@@ -52,6 +54,7 @@ def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
         is_clone_revoked=state.ca.clone_action == "revoke",
         changed=state.hub.notify,
         join_limit=RateLimit(rate_per_s=limits.join_rate_per_s, burst=limits.join_burst),
+        rejoin_limit=RateLimit(rate_per_s=limits.renew_rate_per_s, burst=limits.renew_burst),
         renew_limit=RateLimit(rate_per_s=limits.renew_rate_per_s, burst=limits.renew_burst),
         now=now,
     )
@@ -87,6 +90,14 @@ def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
         readiness=state.acknowledged.readiness,
         now=now,
     )
+    revoke = RevokeApi(
+        store=state.store,
+        audit=state.audit,
+        registry=state.registry,
+        hub=state.hub,
+        trust_domain=state.trust_domain,
+        now=now,
+    )
     return Apis(
         identity=identity,
         discovery=discovery,
@@ -95,6 +106,7 @@ def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
         history=history,
         admin=admin,
         ca=ca,
+        revoke=revoke,
     )
 
 

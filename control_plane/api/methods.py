@@ -21,19 +21,8 @@ from control_plane.api.discovery import DiscoveryApi
 from control_plane.api.explain import ExplainApi
 from control_plane.api.history import HistoryApi
 from control_plane.api.identity import IdentityApi
-from control_plane.errors import InvalidRequest
+from control_plane.api.revoke import RevokeApi
 from protos.hauberk.v1 import admin_pb2, config_pb2, discovery_pb2, identity_pb2
-
-NOT_BUILT = (
-    "hauberk.v1.Admin/Revoke",
-    "hauberk.v1.Admin/Reinstate",
-    "hauberk.v1.Admin/ListRevocations",
-)
-
-
-async def _not_built(caller: Caller, request: Message) -> Message:
-    raise InvalidRequest("this release of the control plane does not do that yet")
-
 
 UnaryHandler = Callable[[Caller, Any], Awaitable[Message]]
 StreamHandler = Callable[[Caller, AsyncIterator[Any], Callable[[Any], Awaitable[None]]], Awaitable[None]]
@@ -71,6 +60,7 @@ def methods(
     history: HistoryApi,
     admin: AdminApi,
     ca: CaApi,
+    revoke: RevokeApi,
 ) -> tuple[Method, ...]:
     """Every method of our services. Raises RuntimeError if descriptors and handlers do not match."""
     unary: Mapping[str, UnaryHandler] = {
@@ -95,7 +85,9 @@ def methods(
         "hauberk.v1.Admin/CaStep": ca.step,
         "hauberk.v1.Admin/CaInstall": ca.install,
         "hauberk.v1.Admin/CaRehearse": ca.rehearse,
-        **dict.fromkeys(NOT_BUILT, _not_built),
+        "hauberk.v1.Admin/Revoke": revoke.revoke,
+        "hauberk.v1.Admin/Reinstate": revoke.reinstate,
+        "hauberk.v1.Admin/ListRevocations": revoke.list_revocations,
     }
     stream: Mapping[str, StreamHandler] = {"hauberk.v1.Discovery/Watch": discovery.watch}
     found: list[Method] = []
