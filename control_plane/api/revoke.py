@@ -137,8 +137,8 @@ class RevokeApi:
             case "token":
                 if not _TOKEN_ID.fullmatch(value):
                     raise InvalidRequest(
-                        f"value: {value[:80]!a} is no id of a join token; it is the 16 hexadecimal digits that `hauberk"
-                        " token create` told, never the token itself"
+                        "value: is no id of a join token; it is the 16 hexadecimal digits that `hauberk token create`"
+                        " told, never the token itself"
                     )
                 return RevokedKind.TOKEN, value
         raise InvalidRequest(f"kind: {kind[:80]!a} is none; one of {', '.join(KINDS)}")

@@ -21,6 +21,7 @@ from control_plane.cli.delete import delete
 from control_plane.cli.explain import explain
 from control_plane.cli.get import get
 from control_plane.cli.policy import policy
+from control_plane.cli.revoke import reinstate, revocations, revoke
 from control_plane.cli.run import run
 from control_plane.cli.serve_control_plane import control_plane
 from control_plane.cli.serve_sidecar import sidecar
@@ -133,6 +134,9 @@ for _verb in (
     explain,
     policy,
     status,
+    revoke,
+    reinstate,
+    revocations,
     ca,
     audit,
     backup,
