@@ -139,8 +139,8 @@ def _value(kind: str, value: str) -> str:
     value, for a join token in place of its id."""
     if kind == "token" and not _TOKEN_ID.fullmatch(value):
         raise click.UsageError(
-            "VALUE is no id of a join token: it is the 16 hexadecimal digits that `hauberk token create` told, never the"
-            " token itself"
+            "VALUE is no id of a join token: it is the 16 hexadecimal digits that `hauberk token create` told, never"
+            " the token itself"
         )
     return SCHEME + value if kind == "identity" and "://" not in value else value
 
