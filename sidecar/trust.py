@@ -34,7 +34,7 @@ from sidecar.http.session import ErrorCode
 from sidecar.identity.source import IdentitySource
 from sidecar.net.connection import Connection
 from sidecar.net.errors import TlsError
-from sidecar.net.slices import in_slices
+from sidecar.net.slices import in_slices, uncollected
 from sidecar.net.trust import why_not, why_not_ours
 from sidecar.runtime import Runtime
 
@@ -105,7 +105,8 @@ class TrustKeeper:
         try:
             while self._is_due:
                 self._is_due = False
-                await in_slices(self._round())
+                with uncollected():
+                    await in_slices(self._round())
         finally:
             self._is_looking = False
 
