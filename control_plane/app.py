@@ -260,3 +260,4 @@ def housekeep(state: State, now: float) -> None:
     if now >= state.forget_at:
         state.forget_at = now + FORGET_EVERY_S
         state.store.forget_expired(now - EXPIRED_KEPT_S)
+        state.acknowledged.forget(now)

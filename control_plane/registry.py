@@ -43,6 +43,8 @@ class Instance:
     clock_skew_s: float = 0.0
     """Sidecar's clock minus ours."""
     certificate_not_after: float = 0.0
+    certificate_serial: int = 0
+    """Of the one it says it uses; 0: not told."""
 
     @property
     def key(self) -> InstanceKey:
@@ -120,14 +122,18 @@ class Registry:
         instance = self._streams.get(stream)
         return instance is not None and instance.streams[-1] == stream
 
-    def heard(self, stream: int, *, clock: float, certificate_not_after: float, now: float) -> None:
-        """A Hello or Heartbeat: `clock` is Unix seconds at the sidecar; 0 for either: not told."""
+    def heard(
+        self, stream: int, *, clock: float, certificate_not_after: float, now: float, certificate_serial: int = 0
+    ) -> None:
+        """A Hello or Heartbeat: `clock` is Unix seconds at the sidecar; 0 for any: not told."""
         instance = self._streams[stream]
         instance.last_seen = now
         if clock > 0:
             instance.clock_skew_s = clock - now
         if certificate_not_after > 0:
             instance.certificate_not_after = certificate_not_after
+        if certificate_serial > 0:
+            instance.certificate_serial = certificate_serial
 
     def advertise(self, stream: int, address: str, ports: Mapping[int, Protocol], now: float) -> bool:
         """Callers may come. True: the store changed. From a stream that was taken over: ignored."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from certs.spiffe_id import TrustDomain
 from control_plane import tokens
 from control_plane.api.authz import Caller
 from control_plane.audit import AuditLog
 from control_plane.ca.authority import CertificateAuthority
+from control_plane.model import IssuedRecord, Node
 from control_plane.push.hub import Hub
 from control_plane.push.session import Session
 from control_plane.push.snapshot import WorldLoader
@@ -86,9 +88,19 @@ class AdminApi:
         sessions = {session.key: session for session in self._hub}
         instances = list(self._registry)
         present = {one.workload.workload_id for one in instances}
-        workloads: list[pb.WorkloadStatus] = [_instance_status(one, sessions.get(one.key)) for one in instances]
+        workloads: list[pb.WorkloadStatus] = [
+            _instance_status(one, sessions.get(one.key), self._held(one)) for one in instances
+        ]
+        told = {one.node_id for one in workloads}
+        by_id = {one.workload_id: one for one in world.workloads}
+        workloads += [  # what is not there, and what somebody should look at all the same
+            _instance_status(Instance(workload=by_id[one.workload_id], name=""), None, _Held(node=one))
+            for one in self._store.nodes()
+            if one.alarm and one.node_id not in told
+        ]
+        present |= {one.workload_id for one in self._store.nodes() if one.alarm}
         workloads += [
-            _instance_status(Instance(workload=one, name=""), None)
+            _instance_status(Instance(workload=one, name=""), None, _Held())
             for one in world.workloads
             if one.workload_id not in present
         ]
@@ -105,8 +117,23 @@ class AdminApi:
             control_plane_version=self._release,
         )
 
+    def _held(self, instance: Instance) -> _Held:
+        """By the serial number it told, if that is one of its workload's."""
+        certificate = self._store.certificate(instance.certificate_serial) if instance.certificate_serial else None
+        if certificate is None or certificate.workload_id != instance.workload.workload_id:
+            return _Held()
+        return _Held(certificate=certificate, node=self._store.node(certificate.node_id))
 
-def _instance_status(instance: Instance, session: Session | None) -> pb.WorkloadStatus:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """What an instance has, as far as the store knows."""
+
+    certificate: IssuedRecord | None = None
+    node: Node | None = None
+
+
+def _instance_status(instance: Instance, session: Session | None, held: _Held) -> pb.WorkloadStatus:
     spec = instance.workload.spec
     endpoint = instance.endpoint
     ports = sorted(endpoint.ports.items()) if endpoint else []
@@ -127,4 +154,8 @@ def _instance_status(instance: Instance, session: Session | None) -> pb.Workload
         sidecar_version=instance.sidecar_version,
         last_seen=instance.last_seen,
         labels=dict(spec.labels),
+        node_id=held.node.node_id if held.node else "",
+        alarm=held.node.alarm if held.node else "",
+        certificate_not_before=held.certificate.not_before if held.certificate else 0.0,
+        certificate_serial=f"{instance.certificate_serial:x}" if instance.certificate_serial else "",
     )

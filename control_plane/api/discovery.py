@@ -48,6 +48,7 @@ REPORTS_BURST = 60
 """Of one stream. A sidecar reports once a second at most; one that floods loses its stream."""
 
 _INSTANCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SERIAL = re.compile(r"[0-9a-f]{1,40}")
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -93,13 +94,13 @@ class DiscoveryApi:
         """A stream begins: its number in the registry, and whom to wake when something is due. Raises
         ControlPlaneError; then nothing of it is left."""
         workload = workload_of(self._store, caller)
-        session = self._session(workload, hello, self._store.certificate(caller.serial))
+        session = self._session(caller, workload, hello)
         self._confirm(session.certificate)
         stream = self._registry.connected(
             workload, hello.instance, sidecar_version=hello.sidecar_version[:64], now=self._now()
         )
         try:
-            self._heard(stream, hello.clock, hello.certificate_not_after)
+            self._heard(stream, hello.clock, hello.certificate_not_after, caller.serial)
             subscriber = self._hub.add(session)
         except BaseException:
             self._registry.disconnected(stream, self._now())
@@ -114,7 +115,7 @@ class DiscoveryApi:
         if isinstance(subscriber.end, Revoked) and self._registry.withdraw(stream, self._now()):
             self._hub.notify()
         elif self._registry.has_withdrawn(stream) and subscriber.session.certificate is not None:
-            self._acknowledged.left(subscriber.session.certificate.node_id)
+            self._acknowledged.left(subscriber.session.certificate)
         self._registry.disconnected(stream, self._now())
         log.info("watch stream closed", extra=fields(sidecar=subscriber.session.label))
 
@@ -124,7 +125,7 @@ class DiscoveryApi:
         if certificate is not None and standing(certificate, node) is Standing.NEWER:
             self._store.confirm_certificate(certificate.node_id, certificate.number)
 
-    def _session(self, workload: Workload, hello: pb.Hello, certificate: IssuedRecord | None) -> Session:
+    def _session(self, caller: Caller, workload: Workload, hello: pb.Hello) -> Session:
         if not _INSTANCE.fullmatch(hello.instance):
             raise InvalidRequest("hello.instance: must be 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
         if hello.epoch == self._store.epoch and hello.version > self._store.revision:
@@ -135,7 +136,9 @@ class DiscoveryApi:
             epoch_held=hello.epoch,
             version_held=hello.version,
             epoch=self._store.epoch,
-            certificate=certificate,
+            certificate=self._store.certificate(caller.serial),
+            serial=caller.serial,
+            issuer_ids=caller.issuer_ids,
         )
         session.subscribe(self._services(hello.services))
         return session
@@ -212,9 +215,8 @@ class DiscoveryApi:
             case "ack":
                 session.acknowledge(request.ack.epoch, request.ack.version)
                 if session.in_force is not None and session.certificate is not None:
-                    in_force = session.in_force
-                    node_id = session.certificate.node_id
-                    self._acknowledged.said(node_id, in_force.trust_anchors_der, in_force.jwt_keys)
+                    trust = session.in_force
+                    self._acknowledged.said(session.certificate, trust.trust_anchors_der, trust.jwt_keys)
                 subscriber.woken.set()
                 self._hub.answered()
             case "nack":
@@ -241,12 +243,19 @@ class DiscoveryApi:
                 if self._registry.withdraw(stream, self._now()):
                     self._hub.notify()
             case "heartbeat":
-                self._heard(stream, request.heartbeat.clock, request.heartbeat.certificate_not_after)
+                said = request.heartbeat
+                self._heard(stream, said.clock, said.certificate_not_after, _serial(said.certificate_serial))
             case _:  # a second hello, or a kind of message from the future
                 raise InvalidRequest("expected ack, nack, subscribe, advertise, withdraw, heartbeat or decisions")
 
-    def _heard(self, stream: int, clock: float, certificate_not_after: float) -> None:
-        self._registry.heard(stream, clock=clock, certificate_not_after=certificate_not_after, now=self._now())
+    def _heard(self, stream: int, clock: float, certificate_not_after: float, serial: int) -> None:
+        self._registry.heard(
+            stream,
+            clock=clock,
+            certificate_not_after=certificate_not_after,
+            now=self._now(),
+            certificate_serial=serial,
+        )
 
     def _services(self, names: Iterable[str]) -> frozenset[str]:
         services = frozenset(names)
@@ -257,6 +266,11 @@ class DiscoveryApi:
             if not (_DNS_LABEL.fullmatch(name) and _DNS_LABEL.fullmatch(namespace)):
                 raise InvalidRequest(f'services: {one[:130]!r} is not "service.namespace"')
         return services
+
+
+def _serial(text: str) -> int:
+    """0: none, or not one."""
+    return int(text, 16) if _SERIAL.fullmatch(text) else 0
 
 
 async def paced(

@@ -13,8 +13,12 @@ from control_plane.cli.verb import Verb
 if TYPE_CHECKING:
     from protos.hauberk.v1 import admin_pb2
 
-SKEW_WARN_S = 5.0
-"""Certificates are valid from a minute before they are made; a clock that is off by more than this needs a look."""
+BACKDATE_S = 60.0
+"""Certificates are valid from so long before they are made: what clocks may be off by."""
+SKEW_WARN_S = 30.0
+"""Half of that."""
+LATE_AT = 0.7
+"""Of its life: a certificate is renewed at half."""
 
 
 @click.command(
@@ -119,11 +123,24 @@ def problems(answer: admin_pb2.StatusResponse) -> list[str]:
 
     lines = []
     for one in answer.workloads:
-        who = f"{one.service}.{one.namespace} ({one.instance[:8]})"
+        who = f"{one.service}.{one.namespace} ({one.instance[:8] or f'node {one.node_id[:8]}'})"
         if one.rejected_reason:
             lines.append(f"{who} refused version {one.pushed_version}: {one.rejected_reason}")
         if abs(one.clock_skew_s) > SKEW_WARN_S:
             lines.append(f"{who}: its clock is off by {span(one.clock_skew_s)}; set it by NTP")
         if one.certificate_not_after and one.certificate_not_after <= answer.server_time:
             lines.append(f"{who}: its certificate has expired; it can neither call nor be called")
+        elif _is_late(one, answer.server_time):
+            ends = span(one.certificate_not_after - answer.server_time)
+            lines.append(f"{who}: its certificate ends in {ends} and was not renewed; see the sidecar's log")
+        if one.alarm:
+            lines.append(f"{who}: {one.alarm}; when it is dealt with: hauberk reinstate alarm {one.node_id}")
     return [printable(line).replace("\n", " ") for line in lines]
+
+
+def _is_late(one: admin_pb2.WorkloadStatus, now: float) -> bool:
+    """Has most of its certificate's life gone by?"""
+    if not one.connected or not one.certificate_not_before or not one.certificate_not_after:
+        return False
+    made_at = one.certificate_not_before + BACKDATE_S
+    return now > made_at + LATE_AT * (one.certificate_not_after - made_at)

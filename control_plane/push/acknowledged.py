@@ -13,14 +13,14 @@ from functools import lru_cache
 from certs.authority_id import authority_ids
 from certs.revocation import Revocations
 from control_plane.ca.slots import Readiness
-from control_plane.model import Authority, Level, Phase
+from control_plane.model import Authority, IssuedRecord, Level, Phase
 from control_plane.store.base import Store
 
 LOOKED_AT_EVERY_S = 1.0
 
 
 class Acknowledged:
-    """By node id."""
+    """By `holder`."""
 
     def __init__(
         self,
@@ -40,8 +40,9 @@ class Acknowledged:
     def __repr__(self) -> str:
         return f"<Acknowledged nodes={len(self._known)}>"
 
-    def said(self, node_id: str, anchors_der: Sequence[bytes], jwt_keys: str) -> None:
-        """The node has a snapshot with these in force."""
+    def said(self, certificate: IssuedRecord, anchors_der: Sequence[bytes], jwt_keys: str) -> None:
+        """Whoever has that certificate has a snapshot with these in force."""
+        node_id = holder(certificate)
         known = frozenset(_authority_id(der) for der in anchors_der)
         if self._known.get(node_id) != known or self._jwt_keys.get(node_id) != jwt_keys or node_id in self._left:
             self._known[node_id] = known
@@ -49,10 +50,17 @@ class Acknowledged:
             self._left.discard(node_id)
             self._changes += 1
 
-    def left(self, node_id: str) -> None:
+    def left(self, certificate: IssuedRecord) -> None:
         """In good order: it calls nobody and takes no calls, whatever its certificate says."""
-        self._left.add(node_id)
+        self._left.add(holder(certificate))
         self._changes += 1
+
+    def forget(self, now: float) -> None:
+        """Those whose last certificate has ended. `now`: Unix seconds."""
+        live = {holder(one) for one in self._store.live_certificates(now)}
+        self._known = {node_id: known for node_id, known in self._known.items() if node_id in live}
+        self._jwt_keys = {node_id: keys for node_id, keys in self._jwt_keys.items() if node_id in live}
+        self._left &= live
 
     def readiness(self, now: float) -> Readiness:
         """Of every authority that something may wait for; `now` in Unix seconds."""
@@ -77,9 +85,10 @@ class Acknowledged:
         revoked = self._revoked()
         labels: dict[str, str] = {}
         for one in self._store.live_certificates(now):
-            is_away = one.node_id in self._left or one.spiffe_id in revoked.identities or one.serial in revoked.serials
-            if one.node_id and not is_away:
-                labels[one.node_id] = f"{one.spiffe_id} (node {one.node_id[:8]})"
+            who = holder(one)
+            is_away = who in self._left or revoked.refusal(one.spiffe_id, one.serial, (one.issuer_id,))
+            if one.workload_id is not None and not is_away:
+                labels[who] = f"{one.spiffe_id} ({f'node {one.node_id[:8]}' if one.node_id else who})"
         return Readiness(
             missing={
                 one.authority_id: tuple(label for node_id, label in labels.items() if not self._knows(node_id, one))
@@ -91,6 +100,11 @@ class Acknowledged:
         if one.level is Level.JWT:
             return one.authority_id in self._jwt_keys.get(node_id, "")
         return one.authority_id in self._known.get(node_id, ())
+
+
+def holder(certificate: IssuedRecord) -> str:
+    """Who has it: its node, or, for one that an older release issued, whoever shows it."""
+    return certificate.node_id or f"serial {certificate.serial:x}"
 
 
 @lru_cache(maxsize=64)

@@ -215,6 +215,4 @@ class Hub:
 
 def _revoked(session: Session, world: World) -> str:
     """Why what the stream was opened with is worth nothing any more; empty: it is."""
-    revocations, held = world.trust.revocations, session.certificate
-    serial, issuers = (held.serial, (held.issuer_id,)) if held is not None else (0, ())
-    return revocations.refusal(session.workload.spiffe_id, serial, issuers)
+    return world.trust.revocations.refusal(session.workload.spiffe_id, session.serial, session.issuer_ids)

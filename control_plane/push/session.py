@@ -62,11 +62,16 @@ class Session:
         version_held: int,
         epoch: int,
         certificate: IssuedRecord | None = None,
+        serial: int = 0,
+        issuer_ids: tuple[str, ...] = (),
     ) -> None:
-        """`certificate`: the one the stream was opened with, as far as the store knows it."""
+        """`certificate`: the one the stream was opened with, if the store knows it; `serial` and `issuer_ids`: what it
+        says itself."""
         self.workload = workload
         self.instance = instance
         self.certificate = certificate
+        self.serial = serial
+        self.issuer_ids = issuer_ids
         self.in_force: discovery_pb2.Snapshot | None = None
         """The part of its own of the newest snapshot it acknowledged on this stream."""
         self.subscriptions: frozenset[str] = frozenset()

@@ -301,26 +301,38 @@ def test_status_shows_every_sidecar_and_what_needs_attention(hauberk: Hauberk, f
     well = admin_pb2.WorkloadStatus(
         spiffe_id="spiffe://mesh.local/ns/shop/sa/web", service="web", namespace="shop", instance="0123456789",
         connected=True, ports="8080/http1", acknowledged_version=9, pushed_version=9, certificate_not_after=4_600,
+        certificate_not_before=940, clock_skew_s=29,
     )  # fmt: skip
+    late = admin_pb2.WorkloadStatus(
+        service="web", namespace="shop", instance="fedcba", connected=True, acknowledged_version=9, pushed_version=9,
+        certificate_not_before=940 - 2_521, certificate_not_after=1_000 - 2_521 + 3_600, clock_skew_s=31,
+    )  # fmt: skip
+    cloned = admin_pb2.WorkloadStatus(
+        service="zoo", namespace="shop", node_id="00112233445566778899aabbccddeeff", alarm="renewed from two places"
+    )
     ill = admin_pb2.WorkloadStatus(
         service="orders", namespace="shop", instance="abcdef", acknowledged_version=8, pushed_version=9, last_seen=940,
         rejected_reason="unknown field\x1b[2J", clock_skew_s=-75, certificate_not_after=900,
     )  # fmt: skip
     fake.answers["Admin/Status"] = admin_pb2.StatusResponse(
-        trust_domain="mesh.local", version=9, epoch=3, server_time=1_000, workloads=[well, ill], default_action="DENY"
-    )
+        trust_domain="mesh.local", version=9, epoch=3, server_time=1_000, default_action="DENY",
+        workloads=[well, ill, late, cloned],
+    )  # fmt: skip
     result = hauberk("status")
     assert result.exit_code == 0
     table = result.stdout.splitlines()
     assert any(line.split() == ["policy", "version", "9", "(epoch", "3)"] for line in table)
-    assert "gone (1m ago)" in table[-2]
-    assert "8 (refused 9)" in table[-2]
-    assert "in 1h " in table[-1]
-    assert "01234567 " in table[-1]
+    assert "gone (1m ago)" in table[-4]
+    assert "8 (refused 9)" in table[-4]
+    assert "in 1h " in table[-3]
+    assert "01234567 " in table[-3]
     assert result.stderr.splitlines() == [
         "orders.shop (abcdef) refused version 9: unknown field\\x1b[2J",
         "orders.shop (abcdef): its clock is off by -1m 15s; set it by NTP",
         "orders.shop (abcdef): its certificate has expired; it can neither call nor be called",
+        "web.shop (fedcba): its clock is off by 31s; set it by NTP",
+        "web.shop (fedcba): its certificate ends in 17m 59s and was not renewed; see the sidecar's log",
+        "zoo.shop (node 00112233): renewed from two places; when it is dealt with: hauberk reinstate alarm 00112233445566778899aabbccddeeff",
     ]
     assert json.loads(hauberk("status", "-o", "json").stdout)["workloads"][0]["pushed_version"] == 9
 
