@@ -308,7 +308,7 @@ def test_status_shows_every_sidecar_and_what_needs_attention(hauberk: Hauberk, f
         certificate_not_before=940 - 2_521, certificate_not_after=1_000 - 2_521 + 3_600, clock_skew_s=31,
     )  # fmt: skip
     cloned = admin_pb2.WorkloadStatus(
-        service="zoo", namespace="shop", node_id="00112233445566778899aabbccddeeff", alarm="renewed from two places"
+        service="zoo", namespace="shop", node_id="0011223344", alarm="renewed from two places"
     )
     ill = admin_pb2.WorkloadStatus(
         service="orders", namespace="shop", instance="abcdef", acknowledged_version=8, pushed_version=9, last_seen=940,
@@ -332,7 +332,7 @@ def test_status_shows_every_sidecar_and_what_needs_attention(hauberk: Hauberk, f
         "orders.shop (abcdef): its certificate has expired; it can neither call nor be called",
         "web.shop (fedcba): its clock is off by 31s; set it by NTP",
         "web.shop (fedcba): its certificate ends in 17m 59s and was not renewed; see the sidecar's log",
-        "zoo.shop (node 00112233): renewed from two places; when it is dealt with: hauberk reinstate alarm 00112233445566778899aabbccddeeff",
+        "zoo.shop (node 00112233): renewed from two places; when it is dealt with: hauberk reinstate alarm 0011223344",
     ]
     assert json.loads(hauberk("status", "-o", "json").stdout)["workloads"][0]["pushed_version"] == 9
 
