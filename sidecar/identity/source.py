@@ -10,6 +10,7 @@ import trio
 from certs.bundle import TrustBundle
 from certs.revocation import NOTHING_REVOKED, Revocations
 from certs.svid import X509Svid
+from sidecar.errors import GRPC_PERMISSION_DENIED
 from sidecar.identity.errors import NoIdentityYet
 from sidecar.net.tls import client_context, server_context
 
@@ -25,6 +26,7 @@ class IdentitySource:
         self._svid: X509Svid | None = None
         self._bundle: TrustBundle | None = None
         self._revocations = NOTHING_REVOKED
+        self._denied = ""
         self._contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
         self._subscribers: dict[int, Callable[[], object]] = {}
         self._subscribed = 0
@@ -48,6 +50,24 @@ class IdentitySource:
     def revocations(self) -> Revocations:
         """What is not trusted although the bundle would have it; asked after every handshake, and again on change."""
         return self._revocations
+
+    @property
+    def denied(self) -> str:
+        """Why the control plane will not have us any more, in its own words; empty: it will, as far as we know. Who is
+        revoked hears it so: no snapshot comes any more."""
+        return self._denied
+
+    @denied.setter
+    def denied(self, why: str) -> None:
+        if why != self._denied:
+            self._denied = why
+            self._tell()
+
+    def note_refusal(self, status: int, text: str) -> str:
+        """The control plane ended our stream with this gRPC status. Returns `text`."""
+        if status == GRPC_PERMISSION_DENIED:
+            self.denied = text
+        return text
 
     @property
     def is_ready(self) -> bool:
@@ -78,6 +98,9 @@ class IdentitySource:
         self.generation += 1
         if contexts is not None:
             self._ready.set()
+        self._tell()
+
+    def _tell(self) -> None:
         for callback in list(self._subscribers.values()):
             callback()
 

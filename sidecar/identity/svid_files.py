@@ -214,8 +214,7 @@ class FileKeeper:
         if svid is None:
             return
         why = self._source.revocations.refusal(svid.spiffe_id, svid.serial, authority_ids(svid.chain_der[1:]))
-        if not why and self._clock() >= svid.not_after:
-            why = "expired"
+        why = why or self._source.denied or ("expired" if self._clock() >= svid.not_after else "")
         if why and f"{why} {svid.serial}" != self._said:
             self._said = f"{why} {svid.serial}"
             log.error("the certificate in the files is worth nothing any more; they stay", extra={"why": why})

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from sidecar.identity.svid_files import CURRENT
 from tests.e2e.harness import APPS, PYTHON, Member, Mesh, eventually
+from tests.sidecar.identity.workload_api.served import client
 
 CLIENT = [PYTHON, str(APPS / "spiffe_client.py")]
 WEB = "spiffe://mesh.local/ns/shop/sa/web"
@@ -246,6 +248,27 @@ def test_tokens_outlast_a_control_plane_that_is_away(tmp_path: Path) -> None:
             mesh.start_control_plane()
             eventually(lambda: web.is_connected, 20, "the sidecar is back")
             assert client.ask(do="jwt", audience="billing")["spiffe_id"] == WEB
+
+
+def test_a_revoked_workload_gets_nothing_more(tmp_path: Path) -> None:
+    """PERMISSION_DENIED within seconds, although no snapshot reaches it any more."""
+    socket = tmp_path / "agent.sock"
+
+    def status() -> grpc.StatusCode:
+        with client(socket) as one:
+            try:
+                next(one.x509_svids())
+            except grpc.RpcError as error:
+                code: grpc.StatusCode = error.code()
+                return code
+            return grpc.StatusCode.OK
+
+    with Mesh(tmp_path) as mesh:
+        mesh.start_control_plane()
+        mesh.wait_ready(mesh.sidecar("web", workload_api=str(socket)))
+        assert status() is grpc.StatusCode.OK
+        mesh.done("revoke", "identity", WEB)
+        eventually(lambda: status() is grpc.StatusCode.PERMISSION_DENIED, 5, "it is refused")
 
 
 def test_a_socket_that_cannot_be_made_is_told_at_the_start(tmp_path: Path) -> None:

@@ -131,8 +131,8 @@ class WorkloadApi:
         if svid is None:
             raise RpcError(GRPC_UNAVAILABLE, "the sidecar has no certificate yet")
         authorities = authority_ids(svid.chain_der[1:])
-        if self._source.revocations.refusal(svid.spiffe_id, svid.serial, authorities):
-            raise RpcError(GRPC_PERMISSION_DENIED, "this identity is revoked")
+        if self._source.denied or self._source.revocations.refusal(svid.spiffe_id, svid.serial, authorities):
+            raise RpcError(GRPC_PERMISSION_DENIED, "this identity is revoked, or refused by the control plane")
         if self._clock() >= svid.not_after:
             raise RpcError(GRPC_UNAVAILABLE, "the certificate has expired and no other could be had yet")
         return svid

@@ -20,6 +20,7 @@ from certs.bundle import TrustBundle
 from certs.revocation import NOTHING_REVOKED, Revocations
 from protos.spiffe import workload_pb2 as pb
 from sidecar.config import Timeouts
+from sidecar.errors import GRPC_PERMISSION_DENIED
 from tests.sidecar.identity.workload_api.served import Client, Served, client, serving
 from tests.sidecar.mesh import ORDERS, WEB, Mesh
 from tests.trio_support import trio_test
@@ -178,7 +179,7 @@ async def test_a_stream_ends_when_the_certificate_does(tmp_path: Path) -> None:
         assert identity(await asked(served, lambda one: next(one.x509_svids())))[1] == 9
 
 
-@pytest.mark.parametrize("by", ["identity", "serial", "authority"])
+@pytest.mark.parametrize("by", ["identity", "serial", "authority", "control plane"])
 def test_who_is_revoked_gets_nothing_and_loses_what_is_open(by: str, tmp_path: Path) -> None:
     """PERMISSION_DENIED for every method, however the revocation was said."""
 
@@ -193,11 +194,14 @@ def test_who_is_revoked_gets_nothing_and_loses_what_is_open(by: str, tmp_path: P
             revoked = {
                 "identity": Revocations(identities=frozenset({WEB})),
                 "serial": Revocations(serials=frozenset({svid.serial})),
+                "control plane": NOTHING_REVOKED,
                 "authority": Revocations(authorities=frozenset(authority_ids((issuer.der,)))),
             }[by]
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(listening, served, began, codes)
                 await began.wait()
+                if by == "control plane":
+                    served.source.note_refusal(GRPC_PERMISSION_DENIED, "your certificate was revoked")
                 served.source.set(revocations=revoked)
             assert codes == [grpc.StatusCode.PERMISSION_DENIED]
             for ask in (
@@ -209,6 +213,7 @@ def test_who_is_revoked_gets_nothing_and_loses_what_is_open(by: str, tmp_path: P
             ):
                 assert (await refused(served, ask))[0] is grpc.StatusCode.PERMISSION_DENIED
             served.source.set(revocations=NOTHING_REVOKED)
+            served.source.denied = ""
             assert (await asked(served, lambda one: next(one.x509_svids()))).svids
 
     run()
