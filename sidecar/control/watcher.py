@@ -179,7 +179,7 @@ class ControlLink:
             previous, self._active = self._active, session
             if previous is not None:
                 previous.stop()
-            self.last_error = ""
+            self.last_error = self._source.denied = ""
             log.info("connected to the control plane", extra={"address": str(self._config.control_plane)})
             while not (session.has_ended or session.is_going_away or session.generation != self._source.generation):
                 await self._changed.park()
@@ -334,7 +334,7 @@ class _Session:
                     self._got_snapshot.set()
                 self._end("the control plane ended the stream")
             except RpcError as error:
-                self._end(error.message or str(error))
+                self._end(link._source.note_refusal(error.status, error.message or str(error)))
             nursery.cancel_scope.cancel()
 
     async def _send_all(self, call: StreamCall[discovery_pb2.Snapshot]) -> None:
