@@ -95,7 +95,9 @@ async def test_f15_a_revoked_peer_in_the_middle_of_answers_it_does_not_read_is_g
         await peer.flush()
         await settled(lambda: connection.unsent)
         it.identity.set(revocations=Revocations(identities=frozenset({WEB})))
-        await settled(lambda: connection not in it.driver.connections)  # without the sweep's help
+        await settled(lambda: not it.plane._trust._is_looking)
+        assert connection._broken, "without the sweep's help"
+        await settled(lambda: connection not in it.driver.connections)
         assert it.runtime.live_count == 0
         assert connection._sock.fileno() == -1
 
@@ -113,6 +115,7 @@ async def test_f15_a_revoked_peer_that_does_not_read_the_goodbye_is_closed_withi
         sweep(it, after_s=GOODBYE_MAX_S / 2, step_s=SWEEP_S)
         assert connection in it.driver.connections
         sweep(it, after_s=GOODBYE_MAX_S / 2 + 2 * SWEEP_S, step_s=SWEEP_S)
+        assert connection._broken
         await settled(lambda: connection not in it.driver.connections)
         assert GOODBYE_MAX_S + SWEEP_S + LINGER_S < 5.0
 

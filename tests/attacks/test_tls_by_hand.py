@@ -314,9 +314,11 @@ def test_f24_few_are_counted_for_every_second(monkeypatch: pytest.MonkeyPatch) -
         tls_messages._note(sock, "read", 772, 257, 23, b"")
         now += 1.1 / tls_messages.PER_SECOND_MAX
     assert not tls_messages.is_flooded(sock)
+    theirs.send(b"what came after")
     for _ in range(tls_messages.PER_SECOND_MAX + 1):
         tls_messages._note(sock, "read", 772, 22, 4, b"")
     assert tls_messages.is_flooded(sock)
+    assert socket.socket.recv(sock, 100, socket.MSG_DONTWAIT) == b"", "and nothing of it is left for OpenSSL to read"
     assert theirs.recv(1) == b""
     sock.close()
     theirs.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
 import h11
@@ -279,6 +279,9 @@ async def test_f15_requests_of_a_revoked_caller_that_wait_do_not_reach_the_app(e
         await ended(pair)
         await settled(lambda: app.broken_off)
         assert [request.target for request in app.requests] == [b"/one"]
+        ended_first = pair.orders.records[0][0].head
+        assert ended_first is not None
+        assert ended_first.path == "/two", "who waits goes first, or it would get the place of who does not"
 
 
 @pytest.mark.parametrize("engine", HTTP2_ENGINES)
@@ -634,13 +637,15 @@ async def test_a_change_during_a_round_is_looked_at_in_another() -> None:
         await caller.head()
         assert await caller.read() == b"first"
         keeper = pair.orders.plane._trust
-        steps = keeper._round()
-        for _ in steps:  # passed with nothing revoked
-            pass
-        keeper._is_looking = True  # as if that round were not over yet
-        pair.orders.identity.set(revocations=REVOKED["identity"](pair.web))
-        assert keeper._is_due
-        await keeper._look()
+        whole, rounds = keeper._round, []
+
+        def with_a_change_at_its_end() -> Generator[None, None, None]:
+            yield from whole()
+            rounds.append(1)
+            pair.orders.identity.set(revocations=REVOKED["identity"](pair.web))  # the same again: no change
+
+        keeper._round = with_a_change_at_its_end  # type: ignore[method-assign]
+        keeper.changed()
         with trio.fail_after(BAR_S), pytest.raises(h11.RemoteProtocolError):
             await caller.rest()
         await ended(pair)
