@@ -1,6 +1,6 @@
 """The composition root: one function builds the parts, binds every listener, and runs them in one nursery.
 
-    token -> listeners bound -> join -> SVID -> control link -> first snapshot -> ready -> app listens -> advertised
+    node key or token -> listeners -> SVID -> control link -> first snapshot -> ready -> app listens -> advertised
 
 Until there is a certificate the mesh port is bound but nobody is accepted (row F26); until there is a snapshot, local
 callers are told 503. Losing the control plane later changes nothing until the certificate ends.
@@ -26,12 +26,10 @@ from sidecar.control.watcher import ControlLink
 from sidecar.data_plane import DataPlane
 from sidecar.decisions import Decisions
 from sidecar.describe import describe
-from sidecar.identity.bootstrap import Joined, JoinToken, join_with_retries, read_token
-from sidecar.identity.errors import ControlPlaneUnreachable
 from sidecar.identity.handout import Handout
-from sidecar.identity.rotator import Rotator
 from sidecar.identity.source import IdentitySource
 from sidecar.listening import warn_if_exposed
+from sidecar.membership import Membership
 from sidecar.net.connection import Driver
 from sidecar.net.dial import dial
 from sidecar.net.listener import bind, bound_address
@@ -94,22 +92,24 @@ class Sidecar:
     """One sidecar. `run` runs it; the rest is for whoever supervises it and for the admin pages."""
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
-        """Reads the join token and binds every listener. Raises ConfigError, TokenError."""
+        """Opens the state directory or reads the join token, and binds every listener. Raises ConfigError."""
         self.config = config
         self._environ = environ
-        self._token: JoinToken = read_token(config.join_token_file)
         self._rng = random.SystemRandom()
         self._instance = secrets.token_hex(8)
         self._identity = IdentitySource()
         self._handout = Handout(config, self._identity, lambda: self._link.channel() if self._link else None)
-        self._listeners = Listeners(config, self._handout)
+        self._membership = Membership(config, self._identity, clock=time.time, rng=self._rng)
+        try:
+            self._listeners = Listeners(config, self._handout)
+        except BaseException:
+            self._membership.close()
+            raise
         self._metrics = Metrics(version=VERSION)
         self._decisions = Decisions(time.monotonic, self._rng.getrandbits, self._metrics.decision_dropped)
         self._link: ControlLink | None = None
-        self._rotator: Rotator | None = None
         self._runtime: Runtime | None = None
         self._data_plane: DataPlane | None = None
-        self._joined: Joined | None = None
         self._snapshot = trio.Event()
         self._listening = trio.Event()
         self._app_up = trio.Event()
@@ -164,6 +164,7 @@ class Sidecar:
                 nursery.start_soon(self._watch_app)
         finally:
             self._listeners.close()
+            self._membership.close()
             sink.close()
             await tracer.aclose()
 
@@ -186,16 +187,14 @@ class Sidecar:
             nursery.start_soon(self._data_plane.serve_apps, sock, port)
 
     async def _join(self, nursery: trio.Nursery) -> None:
-        """First certificate, then the control link and the rotator."""
-        self._joined = joined = await join_with_retries(
-            self.config, self._token, clock=time.time, rng=self._rng, on_failure=_tell_unreachable
-        )
-        self._identity.set(svid=joined.svid, bundle=joined.bundle)
+        """First certificate, then the control link, and what keeps both."""
+        await self._membership.enter()
+        assert self._identity.svid is not None
         self._certificate_changed()
         self._identity.subscribe(self._certificate_changed)
         self._link = ControlLink(
             config=self.config,
-            identity=joined.svid.spiffe_id,
+            identity=self._identity.svid.spiffe_id,
             source=self._identity,
             on_snapshot=self._snapshot_received,
             instance=self._instance,
@@ -204,21 +203,21 @@ class Sidecar:
             pinned_services=[
                 str(resolve(port.service, port.port, self.config.namespace)) for port in self.config.outbound.ports
             ],
+            on_applied=self._membership.applied,
         )
-        self._rotator = Rotator(source=self._identity, renew=self._link.renew, clock=time.time, rng=self._rng)
+        self._membership.attach(self._link)
         nursery.start_soon(self._link.run)
         nursery.start_soon(self._report, self._link)
-        nursery.start_soon(self._rotator.run)
-        log.info("joined the mesh", extra={"spiffe_id": str(joined.svid.spiffe_id), "mesh": str(self.mesh_address)})
+        nursery.start_soon(self._membership.run)
+        log.info("joined the mesh", extra={"spiffe_id": self.spiffe_id, "mesh": str(self.mesh_address)})
 
     # What comes from the control plane
 
     async def _snapshot_received(self, snapshot: Snapshot) -> None:
         assert self._data_plane is not None
-        assert self._rotator is not None
         await in_slices(self._data_plane.applying(snapshot))
         self._metrics.snapshot(snapshot.version)
-        self._rotator.lifetime_wanted(snapshot.certificate_lifetime_s)
+        self._membership.lifetime_wanted(snapshot.certificate_lifetime_s)
         self._handout.jwt_keys_changed(snapshot.jwt_keys)
         self._snapshot.set()
 
@@ -326,24 +325,21 @@ class Sidecar:
 
     def missing(self) -> list[str]:
         """What is missing to be ready, one word each."""
-        svid = self._identity.svid
         there = {
-            "certificate": svid is not None,
-            "certificate_valid": svid is None or svid.not_after > time.time(),
             "snapshot": self._snapshot.is_set(),
             "listeners": self._listening.is_set(),
             "app": self._app_is_up or not self.config.inbound,
             "staying": not self._leaving,
         }
-        return [word for word, is_there in there.items() if not is_there]
+        return [*self._membership.missing(), *(word for word, is_there in there.items() if not is_there)]
 
     def export_metrics(self) -> bytes:
+        self._membership.measure(self._metrics)
         self._metrics.control_connected(self._link is not None and self._link.connected)
         return self._metrics.export()
 
     def status(self) -> dict[str, object]:
-        svid, snapshot = self._identity.svid, self._runtime.snapshot if self._runtime else None
-        link, rotator = self._link, self._rotator
+        snapshot, link = self._runtime.snapshot if self._runtime else None, self._link
         return {
             "spiffe_id": self.spiffe_id,
             "instance": self._instance,
@@ -351,15 +347,11 @@ class Sidecar:
             "outbound": self.outbound_address,
             "plaintext": {str(port): address for port, address in self.plaintext_addresses.items()},
             "health": self.health_address,
-            "certificate_not_after": svid.not_after if svid else None,
-            "certificate_serial": f"{svid.serial:x}" if svid else None,
-            "renewals": rotator.renewals if rotator else 0,
-            "renewal_error": rotator.last_error if rotator else "",
+            **self._membership.status(),
             "snapshot_epoch": snapshot.epoch if snapshot else None,
             "snapshot_version": snapshot.version if snapshot else None,
             "control_plane_connected": bool(link and link.connected),
             "control_plane_error": link.last_error if link else "",
-            "clock_skew_s": self._joined.clock_skew_s if self._joined else None,
             "token_issuers": self._runtime.authentication.issuers() if self._runtime else [],
             "live_exchanges": self._runtime.live_count if self._runtime else 0,
             "pid": os.getpid(),
@@ -391,7 +383,3 @@ class _Pages:
 
 def _trio_listener(sock: socket.socket) -> trio.SocketListener:
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-
-
-def _tell_unreachable(error: ControlPlaneUnreachable, delay_s: float) -> None:
-    log.warning("cannot reach the control plane, trying again", extra={"error": str(error), "retry_in_s": delay_s})

@@ -112,8 +112,12 @@ class Subscription:
             messages.append(discovery_pb2.WatchRequest(advertise=self._advertised))
         return messages
 
-    def heartbeat(self, *, now: float, certificate_not_after: float) -> discovery_pb2.WatchRequest:
-        body = discovery_pb2.Heartbeat(clock=now, certificate_not_after=certificate_not_after)
+    def heartbeat(
+        self, *, now: float, certificate_not_after: float, certificate_serial: str = ""
+    ) -> discovery_pb2.WatchRequest:
+        body = discovery_pb2.Heartbeat(
+            clock=now, certificate_not_after=certificate_not_after, certificate_serial=certificate_serial
+        )
         return discovery_pb2.WatchRequest(heartbeat=body)
 
     def advertise(self, address: str, ports: Mapping[int, Protocol]) -> discovery_pb2.WatchRequest:

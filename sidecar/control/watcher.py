@@ -8,7 +8,8 @@ certificate current at that moment. The loop in `run` is all there is to reconne
     start a session; wait until it is up (our hello was answered with a snapshot) or has ended
     up:    it becomes the active one and the one before is stopped
            wait until it ends, is going away (GOAWAY), or was made with a certificate since replaced; then begin again
-    ended: wait (back-off, 0.1 s to 5 s), then begin again
+           (or with other anchors than those of now: they change for the whole fleet at once, so after up to 2 s)
+    ended: wait (back-off, 0.1 s to 5 s, or until there is another certificate), then begin again
 
 So a replacement is made before the old stream is broken, and a certificate change leaves no gap. While two sessions are
 open, whatever we say goes to both, and the subscription's rule on versions keeps an old stream from undoing a new one.
@@ -24,16 +25,18 @@ import random
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
 
 import trio
 from trio.lowlevel import ParkingLot
 
+from certs.bundle import TrustBundle
 from certs.spiffe_id import SpiffeId
+from certs.svid import X509Svid
 from protos.hauberk.v1 import discovery_pb2, identity_pb2
 from sidecar.config import Config
 from sidecar.control.errors import ControlError, RpcError
-from sidecar.control.rpc import Channel, ChannelLimits, StreamCall, open_channel
+from sidecar.control.identity_calls import IdentityCalls
+from sidecar.control.rpc import Channel, ChannelLimits, StreamCall
 from sidecar.control.subscription import Accepted, Refused, Subscription
 from sidecar.errors import SidecarError
 from sidecar.identity.source import IdentitySource
@@ -48,9 +51,7 @@ from sidecar.version import VERSION
 log = logging.getLogger(__name__)
 
 WATCH_PATH = "/hauberk.v1.Discovery/Watch"
-RENEW_PATH = "/hauberk.v1.Identity/Renew"
 HEARTBEAT_S = 10.0
-CONNECT_TIMEOUT_S = 3.0
 RECONNECT_MAX_S = 5.0
 """With the connect timeout: back within 10 s of the control plane's return."""
 WITHDRAW_TIMEOUT_S = 2.0
@@ -59,6 +60,7 @@ SETTLE_S = 2.0
 PROVEN_S = 10.0
 """A session this old, or one that brought a snapshot, resets the back-off when it ends."""
 OUTBOX_MAX = 256
+ANCHORS_SPREAD_S = 2.0
 
 
 class ControlLink:
@@ -76,15 +78,19 @@ class ControlLink:
         rng: random.Random,
         pinned_services: Iterable[str] = (),
         limits: ChannelLimits | None = None,
+        on_applied: Callable[[discovery_pb2.Snapshot], object] = lambda message: None,
     ) -> None:
         """`on_snapshot` gets every snapshot that is new, with the link already holding it; it refuses one by raising
-        SidecarError, RulesError or ValueError. `instance` is random per process. `pinned_services` are full names."""
+        SidecarError, RulesError or ValueError. `instance` is random per process. `pinned_services` are full names.
+        `on_applied` is given each snapshot in force, in its wire form."""
         self._config = config
         self._identity = identity
         self._source = source
         self._on_snapshot = on_snapshot
         self._clock = clock
-        self._limits = limits
+        self._calls = IdentityCalls(config, identity, source, clock, limits)
+        self._on_applied = on_applied
+        self._rng = rng
         self._backoff = Backoff(rng, max_s=RECONNECT_MAX_S)
         self._sessions: list[_Session] = []
         self._active: _Session | None = None
@@ -92,6 +98,8 @@ class ControlLink:
         self._applying = trio.StrictFIFOLock()
         self.last_error = ""
         """Why there is no connection; empty while there is one."""
+        self.was_connected = False
+        """Whether there ever was one."""
         self.subscription = Subscription(
             identity=identity,
             service=config.service,
@@ -148,12 +156,13 @@ class ControlLink:
 
     async def renew(self, csr_der: bytes) -> identity_pb2.SvidResponse:
         """Ask for a new certificate with the current one, for the rotator. Raises RpcError, TlsError."""
-        request = identity_pb2.RenewRequest(csr_der=csr_der)
-        channel = self._active.channel if self._active is not None else None
-        if channel is not None and channel.is_usable:
-            return await channel.unary(RENEW_PATH, request, identity_pb2.SvidResponse)
-        async with self._open_channel() as fresh:
-            return await fresh.unary(RENEW_PATH, request, identity_pb2.SvidResponse)
+        session = self._active
+        is_usable = session is not None and session.svid is self._source.svid
+        return await self._calls.renew(csr_der, session.channel if session and is_usable else None)
+
+    async def confirm(self, svid: X509Svid, bundle: TrustBundle) -> None:
+        """Does the control plane take a certificate that is not in use yet? Raises RpcError, TlsError, SSLError."""
+        await self._calls.confirm(svid, bundle)
 
     # The loop ---------------------------------------------------------------------------------------------------
 
@@ -171,7 +180,7 @@ class ControlLink:
             unsubscribe()
 
     async def _one_session(self, nursery: trio.Nursery) -> None:
-        session = _Session(self, self._source.generation)
+        session = _Session(self)
         nursery.start_soon(session.run)
         while not (session.is_up or session.has_ended):
             await self._changed.park()
@@ -180,8 +189,13 @@ class ControlLink:
             if previous is not None:
                 previous.stop()
             self.last_error = self._source.denied = ""
+            self.was_connected = True
             log.info("connected to the control plane", extra={"address": str(self._config.control_plane)})
-            while not (session.has_ended or session.is_going_away or session.generation != self._source.generation):
+            while not (session.has_ended or session.is_going_away or session.svid is not self._source.svid):
+                if session.trusted != self._trusted():
+                    with trio.move_on_after(self._rng.uniform(0, ANCHORS_SPREAD_S)):
+                        await session.wait_over()
+                    break
                 await self._changed.park()
             if not session.has_ended and not session.is_going_away:
                 self._backoff.reset()
@@ -191,35 +205,32 @@ class ControlLink:
         delay_s = self._backoff.next_delay_s()
         error = session.error or "the control plane asked us to reconnect"
         if self._not_after() <= self._clock():
-            error = f"our certificate has expired, this sidecar must join again with a new token ({error})"
+            error = f"our certificate has expired, and another is not there yet ({error})"
         if not self.connected:
             self.last_error = error
         facts = {"address": str(self._config.control_plane), "error": error, "retry_in_s": round(delay_s, 2)}
         log.warning("reconnecting to the control plane", extra=facts)
-        await trio.sleep(delay_s)
+        with trio.move_on_after(delay_s):
+            while session.svid is self._source.svid:
+                await self._changed.park()
 
     async def _beat(self) -> None:
         while True:
             await trio.sleep(HEARTBEAT_S)
             now = self._clock()
-            self._say(self.subscription.heartbeat(now=now, certificate_not_after=self._not_after()))
+            serial = f"{self._source.svid.serial:x}" if self._source.svid else ""
+            not_after = self._not_after()
+            self._say(self.subscription.heartbeat(now=now, certificate_not_after=not_after, certificate_serial=serial))
             self._say(self.subscription.expire(now))
-
-    def _open_channel(self) -> AbstractAsyncContextManager[Channel]:
-        return open_channel(
-            self._config.control_plane,
-            self._source.client_context(),
-            self._identity.trust_domain,
-            SpiffeId.for_control_plane(self._identity.trust_domain),
-            clock=self._clock,
-            connect_timeout_s=CONNECT_TIMEOUT_S,
-            limits=self._limits,
-        )
 
     def _say(self, message: discovery_pb2.WatchRequest | None) -> None:
         if message is not None:
             for session in list(self._sessions):
                 session.post(message)
+
+    def _trusted(self) -> tuple[TrustBundle | None, frozenset[str]]:
+        """What the control plane's own certificate is judged by."""
+        return self._source.bundle, self._source.revocations.authorities
 
     def _not_after(self) -> float:
         return self._source.svid.not_after if self._source.svid else 0.0
@@ -234,10 +245,15 @@ class ControlLink:
                     verdict = await in_slices(self.subscription.receiving(message))
                     answer = await self._apply(verdict) if isinstance(verdict, Accepted) else verdict
         if not isinstance(answer, Refused):
+            self._on_applied(message)
             return answer
         facts = {"epoch": answer.epoch, "version": answer.version, "reason": answer.reason}
         log.error("snapshot refused, the last good one stays", extra=facts)
         return self.subscription.refuse(answer.epoch, answer.version, answer.reason)
+
+    async def restore(self, message: discovery_pb2.Snapshot) -> bool:
+        """Put a snapshot into force that an earlier process kept, unless the control plane was faster."""
+        return self.subscription.current is None and (await self._received(message)).WhichOneof("body") == "ack"
 
     async def _apply(self, accepted: Accepted) -> discovery_pb2.WatchRequest | Refused:
         snapshot, previous = accepted.snapshot, self.subscription.current
@@ -259,10 +275,11 @@ class ControlLink:
 class _Session:
     """One connection with one Watch stream."""
 
-    def __init__(self, link: ControlLink, generation: int) -> None:
+    def __init__(self, link: ControlLink) -> None:
         self._link = link
-        self.generation = generation
-        """Of the identity source, when this session began."""
+        self.svid = link._source.svid
+        """What the connection is made with."""
+        self.trusted = link._trusted()
         self._scope = trio.CancelScope()
         self._outbox: deque[tuple[discovery_pb2.WatchRequest, trio.Event]] = deque()
         self._posted = ParkingLot()
@@ -300,6 +317,11 @@ class _Session:
             self._posted.unpark_all()
         return sent
 
+    async def wait_over(self) -> None:
+        """Until it has ended, or takes no more calls."""
+        while not (self.has_ended or self.is_going_away):
+            await self._link._changed.park()
+
     def stop(self) -> None:
         """Another session took over."""
         self._end("replaced")
@@ -308,7 +330,8 @@ class _Session:
     async def run(self) -> None:
         try:
             with self._scope:
-                async with self._link._open_channel() as channel:
+                self.svid, self.trusted = self._link._source.svid, self._link._trusted()
+                async with self._link._calls.open_channel() as channel:
                     self.channel = channel
                     async with channel.stream(WATCH_PATH, discovery_pb2.Snapshot) as call:
                         await self._watch(channel, call)

@@ -8,10 +8,13 @@ The token carries the SHA-256 of the mesh's trust anchor, so nothing is ever tru
    searched for one with the pinned hash. That proves nothing about the server (anybody can show a public certificate);
    it only hands us the anchor, and a hash cannot be met by another one. The connection is closed.
 2. A second connection that trusts that one anchor and nothing else, where OpenSSL checks the chain and `check_peer`
-   that the server is exactly the control plane's SPIFFE ID: another workload of the mesh will not do (G15).
-3. Only then the token's secret is sent, with a signing request for a fresh key.
-4. What comes back is checked like a stranger's certificate, its bundle must hold the pinned anchor, and the service and
-   namespace it was bound to must be those of the configuration.
+   that the server is exactly the control plane's SPIFFE ID: another workload of the mesh will not do (G15). If the mesh
+   has changed its root since the token was made, `join_port` follows the statements that lead from the pinned anchor
+   to today's.
+3. Only then the token's secret is sent, with a signing request for a fresh key, and the node key with its signature:
+   by that this node comes back when its certificate is gone (`sidecar.identity.rejoin`).
+4. What comes back is checked like a stranger's certificate, its bundle must hold an anchor that we had reason to trust,
+   and the service and namespace it was bound to must be those of the configuration.
 
 The token comes from a file or standard input, never from the command line or the environment (G13), and is in no repr,
 log or error.
@@ -25,31 +28,26 @@ import random
 import re
 import ssl
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs.bundle import TrustBundle, pin
 from certs.csr import make_csr
 from certs.errors import CertsError
-from certs.spiffe_id import SpiffeId, TrustDomain
-from certs.svid import X509Svid, new_private_key
+from certs.node_key import JOIN, public_der, sign
+from certs.spiffe_id import TrustDomain
+from certs.svid import new_private_key
 from protos.hauberk.v1 import identity_pb2
 from sidecar.config import Address, Config
 from sidecar.control.errors import RpcError
-from sidecar.control.rpc import open_channel
+from sidecar.control.rpc import Channel
 from sidecar.errors import GRPC_CANCELLED, GRPC_DEADLINE_EXCEEDED, GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE
-from sidecar.identity.errors import (
-    BindingError,
-    ControlPlaneUnreachable,
-    IssuedRefused,
-    JoinError,
-    JoinRefused,
-    TokenError,
-    WrongPin,
-)
-from sidecar.identity.issued import accept_issued
+from sidecar.identity.errors import ControlPlaneUnreachable, JoinError, JoinRefused, TokenError, WrongPin
+from sidecar.identity.join_port import Joined, ask_join_port, joined
+from sidecar.identity.skew import ClockSkew
 from sidecar.net.backoff import Backoff
 from sidecar.net.dial import dial
 from sidecar.net.errors import HandshakeFailed, TlsError
@@ -58,6 +56,8 @@ from sidecar.net.tls import client_context, handshake, peer_chain, unverified_cl
 TOKEN_OCTETS_MAX = 1_024
 JOIN_PATH = "/hauberk.v1.Identity/Join"
 RPC_TIMEOUT_S = 10.0
+RETRY_MAX_S = 3.0
+"""Ready within 5 s of the control plane's arrival (row R01)."""
 
 _TOKEN = re.compile(r"hauberk1\.([0-9a-f]{16})\.([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})\.([1-9][0-9]{0,4})")
 _WORTH_ANOTHER_TRY = {GRPC_CANCELLED, GRPC_DEADLINE_EXCEEDED, GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE}
@@ -88,19 +88,6 @@ class JoinToken:
         return cls(token_id=token_id, secret=_decode(secret), pin=_decode(anchor_pin), join_port=int(port))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """What joining gave us."""
-
-    svid: X509Svid
-    bundle: TrustBundle
-    service: str
-    namespace: str
-    labels: Mapping[str, str]
-    clock_skew_s: float
-    """Our clock minus the control plane's."""
-
-
 def read_token(path: str) -> JoinToken:
     """The token in the file at `path`, or on standard input if it is "-". Raises TokenError."""
     if not path:
@@ -124,15 +111,25 @@ def read_token(path: str) -> JoinToken:
         raise TokenError(f"join token: {where}: {error}") from None
 
 
-async def join(config: Config, token: JoinToken, clock: Callable[[], float]) -> Joined:
-    """One attempt. Raises ControlPlaneUnreachable (try again), or what is final: WrongPin, JoinRefused, BindingError,
-    IssuedRefused, JoinError."""
+async def join(
+    config: Config,
+    token: JoinToken,
+    clock: Callable[[], float],
+    *,
+    node_key: ec.EllipticCurvePrivateKey | None = None,
+    skew: ClockSkew | None = None,
+    before_spending: Callable[[bytes], object] = lambda anchor: None,
+) -> Joined:
+    """One attempt. `before_spending` is given the pinned anchor just before the token is sent; if it raises, it is not.
+
+    Raises ControlPlaneUnreachable (try again), or what is final: WrongPin, JoinRefused, BindingError, IssuedRefused,
+    JoinError."""
     trust_domain = TrustDomain.parse(config.trust_domain)
     address = Address(config.control_plane.host, token.join_port)
     anchor = await _find_anchor(address, token.pin, config.timeouts.handshake_s)
     try:
         pinned = TrustBundle.of(trust_domain, [anchor])
-        context = client_context(None, pinned)
+        client_context(None, pinned)
     except (CertsError, ssl.SSLError) as error:
         raise WrongPin(f"the pinned certificate of {address} is no trust anchor of {trust_domain}: {error}") from error
     key = new_private_key()
@@ -143,29 +140,24 @@ async def join(config: Config, token: JoinToken, clock: Callable[[], float]) -> 
         service=config.service,
         namespace=config.namespace,
     )
-    expected = SpiffeId.for_control_plane(trust_domain)
+    if node_key is not None:
+        request.node_key_der = public_der(node_key)
+        request.node_signature = sign(node_key, JOIN, token.token_id.encode(), request.csr_der)
+    asked_at = clock()
+
+    async def ask(channel: Channel) -> identity_pb2.SvidResponse:
+        nonlocal asked_at
+        before_spending(anchor)
+        asked_at = clock()
+        return await channel.unary(JOIN_PATH, request, identity_pb2.SvidResponse, RPC_TIMEOUT_S)
+
     try:
-        async with open_channel(
-            address, context, trust_domain, expected, clock=clock, connect_timeout_s=config.timeouts.handshake_s
-        ) as channel:
-            response = await channel.unary(JOIN_PATH, request, identity_pb2.SvidResponse, RPC_TIMEOUT_S)
+        response, trusted = await ask_join_port(address, pinned, ask, clock, config.timeouts.handshake_s)
     except RpcError as error:
         raise _join_error(address, error) from error
     except TlsError as error:
         raise JoinError(f"{address} is not the control plane of {trust_domain}: {error}") from error
-    now = clock()
-    svid, bundle = accept_issued(response, key, trust_domain, now)
-    if anchor not in bundle.anchors_der:
-        raise IssuedRefused("the control plane sent a trust bundle without the anchor the join token was made for")
-    _check_binding(config, response)
-    return Joined(
-        svid=svid,
-        bundle=bundle,
-        service=response.service,
-        namespace=response.namespace,
-        labels=dict(response.labels),
-        clock_skew_s=now - response.server_time,
-    )
+    return joined(config, response, key, trusted, asked_at=asked_at, now=clock(), skew=skew)
 
 
 async def join_with_retries(
@@ -175,14 +167,17 @@ async def join_with_retries(
     clock: Callable[[], float],
     rng: random.Random,
     on_failure: Callable[[ControlPlaneUnreachable, float], None],
+    node_key: ec.EllipticCurvePrivateKey | None = None,
+    skew: ClockSkew | None = None,
+    before_spending: Callable[[bytes], object] = lambda anchor: None,
 ) -> Joined:
     """`join` until it works. `on_failure` is told of every try that found nobody and of the seconds until the next.
 
     Raises what is final."""
-    backoff = Backoff(rng, max_s=5.0)
+    backoff = Backoff(rng, max_s=RETRY_MAX_S)
     while True:
         try:
-            return await join(config, token, clock)
+            return await join(config, token, clock, node_key=node_key, skew=skew, before_spending=before_spending)
         except ControlPlaneUnreachable as error:
             delay_s = backoff.next_delay_s()
             on_failure(error, delay_s)
@@ -216,15 +211,6 @@ def _join_error(address: Address, error: RpcError) -> JoinError:
     if error.status in _WORTH_ANOTHER_TRY:
         return ControlPlaneUnreachable(f"{address}: {error.message}")
     return JoinRefused(f"the control plane at {address} refused to let us join: {error.message}")
-
-
-def _check_binding(config: Config, response: identity_pb2.SvidResponse) -> None:
-    wanted, bound = f"{config.service}.{config.namespace}", f"{response.service}.{response.namespace}"
-    if wanted != bound:
-        raise BindingError(
-            f"{config.source}: service is {wanted}, but the join token was made for {bound}; "
-            f"correct `service` and `namespace`, or make a token for {wanted}"
-        )
 
 
 def _decode(text: str) -> bytes:

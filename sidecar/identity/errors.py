@@ -17,6 +17,14 @@ class IssuedRefused(IdentityError):
     """The control plane issued something that is not a legal identity for us; it is not used."""
 
 
+class NotProven(IdentityError):
+    """A new certificate did not carry a call to the control plane; the one before it stays."""
+
+
+class StateError(ConfigError, IdentityError):
+    """The state directory cannot be used; the text says why, and the way out."""
+
+
 class TokenError(ConfigError, IdentityError):
     """The join token cannot be read. The text never holds any part of it."""
 

@@ -79,6 +79,9 @@ class Metrics:
         self._closed: dict[str, int] = {}
         self._certificate_not_after = 0.0
         self._certificates = 0
+        self._is_late = self._is_stale = False
+        self._renewal_failures = 0
+        self._clock_skew_s = 0.0
         self._snapshot_version = 0
         self._snapshots = 0
         self._control_connected = False
@@ -139,6 +142,12 @@ class Metrics:
         self._certificate_not_after = not_after
         self._certificates += 1
 
+    def membership(self, *, is_late: bool, is_stale: bool, failures: int, clock_skew_s: float | None) -> None:
+        """How it is with the certificate; `failures` of renewing it, since the start."""
+        self._is_late, self._is_stale = is_late, is_stale
+        self._renewal_failures = failures
+        self._clock_skew_s = clock_skew_s or 0.0
+
     def snapshot(self, version: int) -> None:
         """A snapshot was put into use."""
         self._snapshot_version = version
@@ -169,6 +178,7 @@ class Metrics:
         yield self._refused_family()
         yield from self._policy_families()
         yield from self._connection_families()
+        yield from self._certificate_families()
         yield from self._gauges()
         yield from _process_families()
 
@@ -225,7 +235,7 @@ class Metrics:
         yield opened
         yield is_open
 
-    def _gauges(self) -> Iterator[Family]:
+    def _certificate_families(self) -> Iterator[Family]:
         yield _one(
             "gauge",
             names.CERTIFICATE_NOT_AFTER,
@@ -233,6 +243,16 @@ class Metrics:
             self._certificate_not_after,
         )
         yield _one("counter", names.CERTIFICATES_RECEIVED, "Certificates put into use.", self._certificates)
+        help_text = "1 while 70 % of the certificate's life are over and it is not renewed."
+        yield _one("gauge", names.CERTIFICATE_RENEWAL_LATE, help_text, int(self._is_late))
+        help_text = "Renewals that did not work."
+        yield _one("counter", names.CERTIFICATE_RENEWAL_FAILURES, help_text, self._renewal_failures)
+        help_text = "Our clock minus the control plane's, when a certificate was last issued."
+        yield _one("gauge", names.CLOCK_SKEW, help_text, self._clock_skew_s)
+        help_text = "1 while certificate and policy come from the cache of an earlier process."
+        yield _one("gauge", names.STALE, help_text, int(self._is_stale))
+
+    def _gauges(self) -> Iterator[Family]:
         yield _one(
             "gauge", names.SNAPSHOT_VERSION, "Version of the snapshot in use; 0: none yet.", self._snapshot_version
         )

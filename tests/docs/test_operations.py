@@ -18,6 +18,7 @@ from sidecar.child import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
 from sidecar.config import Config
 from sidecar.errors import RequestError
 from sidecar.http import http1_head
+from sidecar.membership import Membership
 from sidecar.telemetry import names
 from sidecar.telemetry.metrics import Metrics
 from tests.docs.markdown import DOCS, Table, code, codes, parts, section, table
@@ -82,10 +83,11 @@ def test_the_page_names_every_admin_page() -> None:
 def test_the_page_names_what_can_be_missing_to_be_ready() -> None:
     """The words of /ready, of a sidecar that has nothing yet and of what it has."""
     words = set(codes(section(PAGE, "Admin pages").split("Words of `/ready`:")[1]))
-    source = Sidecar.missing.__code__.co_consts
+    source = (*Sidecar.missing.__code__.co_consts, *Membership.missing.__code__.co_consts)
     there = {word for const in source for word in (const if isinstance(const, tuple) else (const,))}
     assert words <= there
-    assert words == {"certificate", "certificate_valid", "snapshot", "listeners", "app", "staying"}
+    certificate = {"certificate", "certificate_valid", "certificate_stale"}
+    assert words == {*certificate, "snapshot", "listeners", "app", "staying"}
 
 
 def test_the_page_names_every_port() -> None:

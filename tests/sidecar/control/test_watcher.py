@@ -19,7 +19,8 @@ from certs.svid import X509Svid, new_private_key
 from protos.hauberk.v1 import discovery_pb2, identity_pb2
 from sidecar.config import Address, Config
 from sidecar.control.errors import RpcError
-from sidecar.control.watcher import RENEW_PATH, WATCH_PATH, ControlLink
+from sidecar.control.identity_calls import CONFIRM_PATH, RENEW_PATH
+from sidecar.control.watcher import WATCH_PATH, ControlLink
 from sidecar.errors import SidecarError
 from sidecar.identity.source import IdentitySource
 from sidecar.rules.snapshot import Protocol, Snapshot
@@ -425,7 +426,7 @@ async def test_r01_without_a_control_plane_nothing_hangs() -> None:
 async def test_an_expired_certificate_is_named_as_the_reason() -> None:
     """The server's alert does not say what to do; we know it."""
     async with linked(MESH.svid(WEB, lifetime_s=-10)) as (sidecar, _, _):
-        await until(lambda: "join again" in sidecar.link.last_error)
+        await until(lambda: "has expired, and another is not there yet" in sidecar.link.last_error)
         assert "certificate has expired" in sidecar.link.last_error
         assert not sidecar.link.connected
 

@@ -17,7 +17,7 @@ from certs.csr import read_csr
 from protos.hauberk.v1 import identity_pb2
 from sidecar.control.errors import RpcError
 from sidecar.errors import GRPC_UNAVAILABLE
-from sidecar.identity.rotator import Plan, Rotator, renew_at
+from sidecar.identity.rotator import HURRY_SPREAD_S, Plan, Rotator, renew_at
 from sidecar.identity.source import IdentitySource
 from tests.certs.forge import NOW
 from tests.sidecar.mesh import ORDERS, WEB, Mesh
@@ -129,20 +129,20 @@ async def test_two_second_certificates_are_always_valid() -> None:
 
 @trio_test(autojump=True)
 async def test_r03_a_failed_renewal_keeps_the_certificate_and_backs_off(caplog: pytest.LogCaptureFixture) -> None:
-    """R03: the control plane is gone; tries get rarer up to 10 s, nothing is thrown away, and its return is used."""
+    """R03: the control plane is gone; tries get rarer up to 150 s, nothing is thrown away, and its return is used."""
     async with rotation() as (rotator, authority, source, _):
         held = source.svid
         authority.failure = RpcError(GRPC_UNAVAILABLE, "nobody there")
-        await trio.sleep(2_400)  # renewal was due at 1620 to 1980 s
+        await trio.sleep(2_600)  # renewal was due at 1620 to 1980 s
         assert source.svid is held
-        assert rotator.failures > 20
+        assert rotator.failures >= 10
         assert "nobody there" in rotator.last_error
         gaps = [b - a for a, b in zip(authority.asked_at, authority.asked_at[1:], strict=False)]
-        assert gaps[0] < 0.12
+        assert 0.8 <= gaps[0] <= 1.2
         assert gaps == sorted(gaps[:6]) + gaps[6:]
-        assert 8.9 < max(gaps) < 10.1
+        assert 80 < max(gaps) <= 150, "no more often than is of use, no more seldom than a tenth of what is left"
         authority.failure = None
-        await trio.sleep(11)
+        await trio.sleep(110)
         assert source.svid is not held
         assert (rotator.failures, rotator.last_error) == (0, "")
     assert {record.getMessage() for record in caplog.records if record.levelno == logging.WARNING} == {
@@ -162,7 +162,7 @@ async def test_near_its_end_a_certificate_is_fought_for_more_often() -> None:
         assert remaining_s > 0
         await trio.sleep(3_600)
         gaps = [b - a for a, b in zip(authority.asked_at, authority.asked_at[1:], strict=False)]
-        assert 8.9 < gaps[-1] < 10.1, "after its end there is no hurry any more, and no hot loop"
+        assert 17 < gaps[-1] <= 20, "after its end there is no hurry any more, and no hot loop"
 
 
 @pytest.mark.parametrize("jump_s", [3_600, -3_600, 1e7, -1e7])
@@ -191,7 +191,7 @@ async def test_r24_a_machine_that_slept_renews_within_seconds_of_waking() -> Non
     async with rotation() as (rotator, _, source, clock):
         await trio.sleep(100)
         clock.offset_s += 2_500  # past the renewal, before the end
-        await trio.sleep(3)
+        await trio.sleep(2 + HURRY_SPREAD_S)
         assert rotator.renewals == 1
         assert source.svid is not None
         assert source.svid.not_after > clock() + 3_000
@@ -221,7 +221,7 @@ async def test_a_wrong_answer_is_a_failed_renewal(what: str) -> None:
         assert source.generation == 1
         assert rotator.failures > 0
         authority.replaced = {}
-        await trio.sleep(15)
+        await trio.sleep(160)
         assert source.svid is not held
 
 
@@ -249,7 +249,7 @@ async def test_a_shorter_lifetime_renews_now() -> None:
         assert rotator.renewals == 0
         authority.lifetime_s = 30
         rotator.lifetime_wanted(30)
-        await trio.sleep(2)
+        await trio.sleep(HURRY_SPREAD_S)
         assert rotator.renewals == 1
         rotator.lifetime_wanted(30)
         await trio.sleep(2)
@@ -263,7 +263,7 @@ async def test_a_hurry_during_an_outage_is_not_a_hot_loop() -> None:
         authority.failure = RpcError(GRPC_UNAVAILABLE, "nobody there")
         rotator.hurry()
         await trio.sleep(100)
-        assert 5 <= len(authority.asked_at) <= 20
+        assert 3 <= len(authority.asked_at) <= 20
         assert "failures in a row" in repr(rotator)
 
 
