@@ -211,7 +211,7 @@ class IdentityApi:
                         told = {"kind": kind.value, "value": value, "reason": CLONED}
                         self._audit.append("revoked", at=now, by=WE, **told)
             self._changed()
-        log.error("a certificate was renewed from two places", extra=fields(spiffe_id=caller.name, **facts))
+            log.error("a certificate was renewed from two places", extra=fields(spiffe_id=caller.name, **facts))
 
     def _continued(self, node: Node) -> Node:
         """A node that joins again with the key it had goes on with its line. Raises PermissionDenied if the key is
