@@ -170,8 +170,8 @@ class Rotator:
         await self._source.wait_ready()
         self._received_at = self._received_at or self._clock()
         self._plan_renewal()
-        unsubscribe = self._source.subscribe(self._look_for_taint)
-        self._look_for_taint()
+        unsubscribe = self._source.subscribe(self._look_for_reasons)
+        self._look_for_reasons()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_life)
@@ -230,8 +230,11 @@ class Rotator:
             delay_s = min(delay_s, TAINTED_RETRY_S)
         self._plan = Plan.after(delay_s, now=now, monotonic=trio.current_time())
 
-    def _look_for_taint(self) -> None:
-        """Called after every change of the source."""
+    def _look_for_reasons(self) -> None:
+        """Called after every change of the source: is there a reason not to wait until half of the life?"""
+        if self._source.denied and not self._is_denied:
+            self._is_denied = True  # the certificate may be revoked and the node be welcome
+            self.hurry()
         tainted = self._tainted()
         if tainted - self._left:
             log.warning("the authority of our certificate is tainted; renewing", extra={"authorities": sorted(tainted)})
