@@ -92,8 +92,8 @@ def reinstate(*, kind: str, value: str, socket: Path) -> None:
     request = admin_pb2.ReinstateRequest(kind=kind, value=_value(kind, value))
     with Client(socket) as control_plane:
         answer = control_plane.call("Admin/Reinstate", request, admin_pb2.ReinstateResponse)
-    was, done = ("there was no alarm", "is cleared") if kind == ALARM else ("was not revoked", "is reinstated")
-    click.echo(printable(f"{kind} {request.value} {done if answer.changed else was}"))
+    was, done = (": there was none", " is cleared") if kind == ALARM else (" was not revoked", " is reinstated")
+    click.echo(printable(f"{kind} {request.value}{done if answer.changed else was}"))
 
 
 @click.command(
@@ -150,7 +150,7 @@ def _done(answer: admin_pb2.RevokeResponse) -> str:
         return "was revoked already"
     count = len(answer.serials)
     if not count:
-        return "is revoked; nobody holds a certificate by it now"
+        return "is revoked, and with it no certificate: nobody holds one now"
     return f"is revoked, and with it {'1 certificate' if count == 1 else f'{count} certificates'}"
 
 
