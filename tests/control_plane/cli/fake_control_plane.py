@@ -34,6 +34,9 @@ REQUESTS: dict[str, type[Message]] = {
     "Admin/CaStep": admin_pb2.CaStepRequest,
     "Admin/CaInstall": admin_pb2.CaInstallRequest,
     "Admin/CaRehearse": admin_pb2.CaRehearseRequest,
+    "Admin/Revoke": admin_pb2.RevokeRequest,
+    "Admin/Reinstate": admin_pb2.ReinstateRequest,
+    "Admin/ListRevocations": admin_pb2.ListRevocationsRequest,
 }
 
 Refusal = tuple[grpc.StatusCode, str]
