@@ -19,6 +19,8 @@ from control_plane.ca.errors import CaStateError
 
 KEK_NAME = "kek.key"
 KEK_MODE = 0o400
+_DISTINCT_MIN = 8
+"""Different bytes in a KEK. Fewer are somebody's placeholder: 32 random ones have that few once in 10**40."""
 RESTORE = "Restore it from a backup; a new root is never made over an old one."
 
 
@@ -88,6 +90,10 @@ class KekFile:
                 return None
         if len(kek) != keys.KEK_BYTES:
             raise CaStateError(path, f"has {len(kek)} bytes instead of {keys.KEK_BYTES}", RESTORE, row="J06")
+        if len(set(kek)) < _DISTINCT_MIN:
+            problem = "is a placeholder and no key: it has hardly two different bytes"
+            remedy = "Remove it, and the control plane makes one at its first start."
+            raise CaStateError(path, problem, remedy, row="G21")
         return kek
 
     @contextmanager

@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from sidecar.config_load import load
-from sidecar.identity.bootstrap import Joined, join, read_token
+from sidecar.identity.bootstrap import join, read_token
+from sidecar.identity.join_port import Joined
 from tests.e2e.clients import outcome
 from tests.e2e.harness import ALLOW_ALL, WEB_APP, Inbound, Mesh, eventually
 from tests.e2e.reporting import pytest_runtest_makereport

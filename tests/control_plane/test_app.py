@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import grpc
@@ -109,6 +109,11 @@ def in_store(cp: Path, sql: str) -> None:
     connection.close()
 
 
+def unlink_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink()
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "key damaged": lambda cp: in_store(cp, "UPDATE authority SET sealed_key = zeroblob(200) WHERE level = 'root'"),
     "key gone": lambda cp: in_store(cp, "UPDATE authority SET sealed_key = x'' WHERE level = 'intermediate'"),
@@ -117,7 +122,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "certificate damaged": lambda cp: in_store(cp, "UPDATE authority SET certificate_der = x'30' WHERE level = 'root'"),
     "root gone": lambda cp: in_store(cp, "DELETE FROM authority WHERE level = 'root'"),
     "ca gone": lambda cp: in_store(cp, "DELETE FROM authority"),
-    "store gone": lambda cp: [path.unlink() for path in cp.glob("hauberk.db*")],
+    "store gone": lambda cp: unlink_all(cp.glob("hauberk.db*")),
     "store damaged": lambda cp: (cp / "hauberk.db").write_bytes(b"SQLite format 3\x00" + b"\xff" * 5_000),
     "store truncated": lambda cp: os.truncate(cp / "hauberk.db", 9_000),
     "store readable": lambda cp: (cp / "hauberk.db").chmod(0o644),

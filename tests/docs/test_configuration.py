@@ -12,6 +12,7 @@ import pytest
 from control_plane import config as control_plane_config
 from control_plane.cli.options import DEFAULT_DATA_DIR
 from control_plane.config import CERTIFICATE_LIFETIME_S_MAX, CERTIFICATE_LIFETIME_S_MIN, ControlPlaneConfig
+from control_plane.config_ca import CaConfig
 from sidecar import config as sidecar_config
 from sidecar.config_load import FIELDS, INBOUND_MAX, LIMITS, OUTBOUND_PORTS_MAX, TIMEOUTS
 from sidecar.config_load import parse as parse_sidecar
@@ -31,7 +32,7 @@ SECTIONS = {
     "tracing": sidecar_config.Tracing,
     "jwks": sidecar_config.Jwks,
     "Control plane": ControlPlaneConfig,
-    "Control plane authorities": control_plane_config.CaConfig,
+    "Control plane authorities": CaConfig,
     "Control plane limits": control_plane_config.Limits,
 }
 UNITS = (("_rate_per_s", "per s"), ("_s", "s"), ("_octets", "octets"), ("_octets_max", "octets"))

@@ -17,7 +17,8 @@ from protos.hauberk.v1 import admin_pb2, identity_pb2
 from sidecar.config_load import load
 from sidecar.control.errors import RpcError
 from sidecar.control.rpc import Channel, open_channel
-from sidecar.identity.bootstrap import Joined, join, read_token
+from sidecar.identity.bootstrap import join, read_token
+from sidecar.identity.join_port import Joined
 from sidecar.net.tls import client_context
 from tests.e2e.harness import Mesh, eventually
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Coroutine
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import trio
@@ -17,12 +18,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import Message
 
 from certs.spiffe_id import SpiffeId
-from control_plane import app
+from control_plane import app, handlers
 from control_plane.api import callers
 from control_plane.api.authz import Caller, authorize
 from control_plane.api.methods import methods
 from control_plane.config import ControlPlaneConfig
 from control_plane.errors import ControlPlaneError, Unauthenticated
+from control_plane.state import State
 from protos.hauberk.v1 import discovery_pb2
 
 JOIN_PORT = 15011
@@ -38,9 +40,10 @@ class Control:
         self._stack = contextlib.ExitStack()
         self._streams: set[Stream] = set()
         self.is_up = False
-        self.state: app.State
-        self.apis: app.Apis
+        self.state: State
+        self.apis: handlers.Apis
         self.starts = 0
+        self._known: dict[tuple[tuple[bytes, ...], tuple[bytes, ...]], Caller] = {}
         self._shown: tuple[bytes, tuple[bytes, ...]] = b"", ()
 
     # Life
@@ -50,9 +53,9 @@ class Control:
         self._stack = contextlib.ExitStack()
         self.state = app.open_state(self._config, self._stack, self._now)
         self.state.join_port = JOIN_PORT
-        self.apis = app.apis(self.state, self._config.limits, self._now)
+        self.apis = handlers.apis(self.state, self._config.limits, self._now)
         made = self.apis
-        served = methods(made.identity, made.discovery, made.resources, made.explain, made.history, made.admin, made.ca)
+        served = methods(*(getattr(made, one.name) for one in fields(made)))
         self._unary = {one.path: one.unary for one in served if one.unary is not None}
         self.is_up = True
         self.starts += 1
@@ -89,14 +92,21 @@ class Control:
         return self._shown[1]
 
     def refuses_handshake(self, chain_der: tuple[bytes, ...]) -> str:
-        """Why TLS would not take a client's chain; empty: it would."""
+        """Why TLS would not take a client's chain; empty: it would. TLS does not know what is revoked."""
         try:
-            callers.of_certificate(chain_der, self.state.authority.bundle, peer="", now=self._now())
+            self._verified(chain_der)
         except Unauthenticated as error:
             return str(error)
-        except ControlPlaneError:
-            pass  # TLS does not look at names
         return ""
+
+    def _verified(self, chain_der: tuple[bytes, ...]) -> Caller:
+        """As `callers.KnownCallers` has it: verified once for each chain and bundle, while the leaf lives."""
+        bundle, now = self.state.authority.bundle, self._now()
+        key = (chain_der, bundle.anchors_der)
+        held = self._known.get(key)
+        if held is None or now >= held.not_after:
+            held = self._known[key] = callers.of_certificate(chain_der, bundle, peer="", now=now)
+        return held
 
     # Calls
 
@@ -148,7 +158,8 @@ class Control:
         if not chain_der:
             caller = callers.anonymous(peer)
         else:
-            caller = callers.of_certificate(chain_der, self.state.authority.bundle, peer=peer, now=self._now())
+            caller = replace(self._verified(chain_der), peer=peer)
+            callers.check_not_revoked(caller, self.state.revoked.current())
         authorize(caller, path)
         return caller
 

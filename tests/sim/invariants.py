@@ -8,7 +8,8 @@ the mesh knows them.
    certificates it is about; nobody, at any time, takes one that has ended.
 
 Both ends of "taken" are the functions that sidecars ask: `certs.verify.verify_chain` and `Revocations.refusal`.
-An answer is remembered for each certificate and each view of whom to trust, for as long as no certificate in them begins or ends.
+An answer is remembered for each certificate and each view of whom to trust, for as long as no certificate in them
+begins or ends.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from certs.revocation import Revocations
 from certs.spiffe_id import SpiffeId
 from certs.verify import verify_chain
 
-RECOVERY_S = 120.0
+RECOVERY_S = 43_200.0
+"""Three minutes at the pace of `mesh.SCALE`."""
 REVOKED_S = 5.0
 SKEW_S = 30.0
 """A clock that is off by more is not in its right mind."""

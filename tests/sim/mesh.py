@@ -30,6 +30,7 @@ from control_plane.config_ca import CaConfig
 from control_plane.errors import ControlPlaneError
 from control_plane.model import Level, Phase
 from protos.hauberk.v1 import admin_pb2
+from sidecar.net.backoff import Backoff
 from tests.sim.control import Control
 from tests.sim.faults import DAY_S, HOUR_S, YEAR_S, Fault, Rates, schedule
 from tests.sim.invariants import RECOVERY_S, REVOKED_S, SKEW_S, Broken, Shown, Verifier, View
@@ -40,10 +41,14 @@ BEGAN_AT = 1_800_000_000.0
 """True Unix time when the simulation begins."""
 SETTLED_S = HOUR_S
 """Everybody has joined by then; faults begin."""
-SLICE_S = 6 * HOUR_S
-HEARTBEAT_S = DAY_S
-HOUSEKEEPING_S = HOUR_S
-LEAF_S, INTERMEDIATE_S, ROOT_S = 10 * DAY_S, 40 * DAY_S, 160 * DAY_S
+SCALE = 240
+"""Certificates live for twenty days instead of an hour or two, so whoever waits and tries again does so 240 times
+slower, and has 240 times as long to be back."""
+SLICE_S = 12 * HOUR_S
+HEARTBEAT_S = 4 * DAY_S
+HOUSEKEEPING_S = 2 * HOUR_S
+WATCH_S = 3 * HOUR_S
+LEAF_S, INTERMEDIATE_S, ROOT_S = 20 * DAY_S, 60 * DAY_S, 180 * DAY_S
 LOST_SHARE = 0.01
 """Of messages."""
 NODES_PER_SERVICE = 4
@@ -213,7 +218,7 @@ class World:
         self._up_since = self.now()
 
     async def _revoke_identity(self, node: Node, for_s: float) -> None:
-        identity = f"spiffe://mesh.local/ns/shop/sa/{node.service}"
+        identity = identity_of(node)
         if identity in self._revoked or not self._operate(
             "Admin/Revoke", admin_pb2.RevokeRequest(kind="identity", value=identity, reason="simulated")
         ):
@@ -223,9 +228,10 @@ class World:
         taken = [Taken(shown=one.shown, at=self.now(), why="identity") for one in holders if one.shown is not None]
         self._taken += taken
         await trio.sleep(for_s)
+        self._taken = [one for one in self._taken if one not in taken]
         while not self._operate("Admin/Reinstate", admin_pb2.ReinstateRequest(kind="identity", value=identity)):
             await trio.sleep(HOUR_S)
-        self._taken = [one for one in self._taken if one not in taken]
+        await trio.sleep(REVOKED_S)  # it takes as long to be trusted again
         del self._revoked[identity]
         for one in self.nodes:
             if one.service == node.service:
@@ -281,7 +287,7 @@ class World:
     async def _watch(self) -> None:
         """Now and then: the operator answers, and everything is looked at although nothing happened."""
         while True:
-            await trio.sleep(HOUR_S)
+            await trio.sleep(WATCH_S)
             if self.control.is_up:
                 for number in list(self._tokens_wanted):
                     self._give_token(self.nodes[number])
@@ -364,7 +370,6 @@ class World:
             and node.is_on
             and now - self._since["on", node.number] > RECOVERY_S
             and node.number not in self._tokens_wanted
-            and f"spiffe://mesh.local/ns/shop/sa/{node.service}" not in self._revoked
         )
 
     def _hears(self, node: Node, now: float) -> bool:
@@ -374,6 +379,7 @@ class World:
             self.control.is_up
             and self.network.is_reachable(node.number)
             and self._is_sound(node, now)
+            and identity_of(node) not in self._revoked
             and now - since > RECOVERY_S
             and now - self._since["on", node.number] > RECOVERY_S
         )
@@ -385,6 +391,10 @@ class World:
     def _broken(self, what: str) -> None:
         day = trio.current_time() / DAY_S
         raise Broken(f"seed {self.report.seed}, day {day:.4f}, step {self.report.steps}: {what}")
+
+
+def identity_of(node: Node) -> str:
+    return f"spiffe://mesh.local/ns/shop/sa/{node.service}"
 
 
 @contextlib.contextmanager
@@ -407,6 +417,9 @@ def in_memory(network: Network) -> Iterator[None]:
         "sidecar.identity.source.client_context": contexts,
         "sidecar.identity.source.server_context": contexts,
         "sidecar.identity.rotator.SLICE_S": SLICE_S,
+        "sidecar.identity.rotator.Backoff": slow_backoff,
+        "sidecar.membership.Backoff": slow_backoff,
+        "sidecar.control.watcher.Backoff": slow_backoff,
         "sidecar.rules.decode.LIFETIME_S_MAX": LEAF_S,
         "control_plane.config.CERTIFICATE_LIFETIME_S_MAX": LEAF_S,
         "control_plane.config_ca.CaPolicy": partial(CaPolicy, leaf_lifetime_max_s=LEAF_S),
@@ -415,6 +428,10 @@ def in_memory(network: Network) -> Iterator[None]:
         for name, value in replaced.items():
             patch.setattr(name, value)
         yield
+
+
+def slow_backoff(rng: random.Random, *, base_s: float = 0.1, max_s: float = 10.0, jitter: float = 0.1) -> Backoff:
+    return Backoff(rng, base_s=base_s * SCALE, max_s=max_s * SCALE, jitter=jitter)
 
 
 def run(

@@ -25,8 +25,8 @@ from tests.sim.invariants import Shown, View
 
 log = logging.getLogger(__name__)
 
-RESTARTED_S = 30.0
-"""What supervises a sidecar starts it again after so long when it gave up."""
+RESTARTED_S = 7_200.0
+"""What supervises a sidecar starts it again after so long when it gave up (30 s at the pace of `mesh.SCALE`)."""
 
 
 class Node:
@@ -71,6 +71,7 @@ class Node:
         self._scope: trio.CancelScope | None = None
         self.source: IdentitySource | None = None
         self.link: ControlLink | None = None
+        self.membership: Membership | None = None
         self.shown: Shown | None = None
         """What it shows: None while it is not running or has nothing."""
         self.view: View | None = None
@@ -79,7 +80,8 @@ class Node:
         self.instance = 0
 
     def __repr__(self) -> str:
-        return f"<{self.name} {'on' if self.is_on else 'off'}, offset {self.offset_s:g} s, {self.last_error}>"
+        state = f"{'on' if self.is_on else 'off'}, {self.offset_s:+g} s"
+        return f"<{self.name} of {self.service}, {state}, {self.link!r}, {self.membership!r}, {self.last_error}>"
 
     def clock(self) -> float:
         """As it believes, Unix seconds."""
@@ -102,7 +104,7 @@ class Node:
                 await self._switched.wait()
             with trio.CancelScope() as self._scope:
                 await self._process()
-            self.source = self.link = self.shown = self.view = None
+            self.source = self.link = self.membership = self.shown = self.view = None
             self._changed(self)
             if self.is_on:
                 await trio.sleep(RESTARTED_S)
@@ -141,6 +143,7 @@ class Node:
             on_applied=membership.applied,
         )
         membership.attach(link)
+        self.membership = membership
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.run)
             nursery.start_soon(membership.run)

@@ -1,0 +1,116 @@
+"""A year of a mesh: nobody who may is without a certificate, and nobody who may not is trusted.
+
+`HAUBERK_SIM_SEEDS=1-100 HAUBERK_SIM_NODES=200 pytest tests/sim -k a_year` runs as many whole years as are wanted; what
+runs otherwise is shorter. A failure names its seed, and the same seed does the same again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from control_plane.ca import slots
+from sidecar.identity import rotator
+from tests.sim import mesh
+from tests.sim.faults import DAY_S, YEAR_S, Rates, schedule
+from tests.sim.invariants import Broken
+
+pytestmark = pytest.mark.slow
+
+_first, _, _last = os.environ.get("HAUBERK_SIM_SEEDS", "").partition("-")
+SEEDS = range(int(_first), int(_last or _first) + 1) if _first else range(1, 3)
+NODES = int(os.environ.get("HAUBERK_SIM_NODES", "24"))
+DAYS = YEAR_S / DAY_S if _first else 150.0
+QUIET = Rates(
+    restarts=0,
+    partitions=0,
+    jumps=0,
+    control_downs=0,
+    control_restarts=0,
+    identities_revoked=0,
+    serials_revoked=0,
+    roots_prepared=0,
+    intermediates_tainted=0,
+)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_year_of_restarts_partitions_clock_jumps_and_rotations(tmp_path: Path, seed: int) -> None:
+    """Every invariant holds after every step, and the year was one in which things happened."""
+    report = mesh.run(tmp_path, seed, nodes=NODES, days=DAYS)
+    print(report)  # what happened, for who reads the run
+    assert report.happened["roots made"] >= 2
+    assert report.happened["intermediates made"] >= 4
+    for what in ("restart", "partition", "jump", "control plane down", "revoke serial"):
+        assert report.happened[what] > 0, f"no {what} in this run: {report}"
+
+
+def renewal_at_the_end(patch: pytest.MonkeyPatch) -> None:
+    """Of a certificate's life, instead of at half of it."""
+    patch.setattr(rotator, "renew_at", lambda received_at, not_after, rng: not_after)
+
+
+def an_anchor_dropped_early(patch: pytest.MonkeyPatch) -> None:
+    """As soon as another one signs, whoever still stands under it."""
+    patch.setattr(slots.Live, "open_until", lambda self, authority_id: 0.0)
+
+
+def a_timer_on_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    """Who sets the clock back puts the renewal off."""
+
+    def remaining_s(self: rotator.Plan, *, now: float, monotonic: float) -> float:
+        return max(0.0, self.wall - now)
+
+    patch.setattr(rotator.Plan, "remaining_s", remaining_s)
+    patch.setattr(rotator.Plan, "jumped", lambda self, *, now, monotonic: False)
+
+
+def an_anchor_nobody_was_told_of(patch: pytest.MonkeyPatch) -> None:
+    """A root signs before everybody knows it."""
+    patch.setattr(slots.Readiness, "waits_for", lambda self, authority_id: ())
+
+
+def revocations_that_are_not_asked_for(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("control_plane.push.encode.revocations", lambda value: None)
+
+
+@pytest.mark.parametrize(
+    ("bug", "rates"),
+    [
+        (renewal_at_the_end, QUIET),
+        (an_anchor_dropped_early, Rates(partitions=200)),
+        (a_timer_on_the_wall_clock, Rates(jumps=2_000, restarts=0)),
+        (an_anchor_nobody_was_told_of, Rates(partitions=200)),
+        (revocations_that_are_not_asked_for, Rates(serials_revoked=60)),
+    ],
+)
+def test_a_planted_bug_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: Callable[[pytest.MonkeyPatch], None], rates: Rates
+) -> None:
+    """The simulation can fail: each of these breaks an invariant within a few seeds."""
+    bug(monkeypatch)
+    found: BaseException | None = None
+    for seed in range(1, 6):
+        directory = tmp_path / str(seed)
+        directory.mkdir()
+        try:
+            mesh.run(directory, seed, nodes=16, days=150, rates=rates)
+        except* Broken as broken:
+            found = broken.exceptions[0]
+        if found is not None:
+            break
+    assert found is not None, f"{bug.__name__} was not noticed in five seeds"
+    print(f"{bug.__name__}: {found}")  # which invariant, for who reads the run
+
+
+def test_a_seed_says_it_all() -> None:
+    """What befalls the mesh is drawn before anything runs, and is the same again."""
+    both = [schedule(random.Random(7), 50, Rates(), from_s=0.0, until_s=YEAR_S) for _ in range(2)]
+    assert both[0] == both[1]
+    assert len(both[0]) > 500
+    assert math.isfinite(both[0][-1].at)
