@@ -13,14 +13,21 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certs.csr import read_csr
+from certs.authority_id import authority_ids
+from certs.bundle import TrustBundle
+from certs.csr import make_csr, read_csr
+from certs.revocation import Revocations
+from certs.svid import X509Svid, new_private_key
 from protos.hauberk.v1 import identity_pb2
 from sidecar.control.errors import RpcError
-from sidecar.errors import GRPC_UNAVAILABLE
-from sidecar.identity.rotator import HURRY_SPREAD_S, Plan, Rotator, renew_at
+from sidecar.errors import GRPC_PERMISSION_DENIED, GRPC_UNAVAILABLE
+from sidecar.identity.errors import ControlPlaneUnreachable, JoinRefused
+from sidecar.identity.issued import accept_issued
+from sidecar.identity.rotator import HURRY_SPREAD_S, RENEWAL_TIMEOUT_S, Plan, Prove, Rejoin, Rotator, renew_at
 from sidecar.identity.source import IdentitySource
+from sidecar.net.errors import RefusedByPeer
 from tests.certs.forge import NOW
-from tests.sidecar.mesh import ORDERS, WEB, Mesh
+from tests.sidecar.mesh import ORDERS, TD, WEB, Mesh
 from tests.trio_support import trio_test
 
 
@@ -64,13 +71,15 @@ class Authority:
 
 @asynccontextmanager
 async def rotation(
-    lifetime_s: float = 3600, seed: int = 1
+    lifetime_s: float = 3600, seed: int = 1, prove: Prove | None = None, rejoin: Rejoin | None = None
 ) -> AsyncIterator[tuple[Rotator, Authority, IdentitySource, WallClock]]:
     clock = WallClock()
     authority = Authority(clock, lifetime_s)
     source = IdentitySource()
     source.set(svid=authority.mesh.svid(WEB, lifetime_s=lifetime_s), bundle=authority.mesh.bundle)
-    rotator = Rotator(source=source, renew=authority.renew, clock=clock, rng=random.Random(seed))
+    rotator = Rotator(
+        source=source, renew=authority.renew, clock=clock, rng=random.Random(seed), prove=prove, rejoin=rejoin
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(rotator.run)
         await trio.sleep(0)
@@ -278,3 +287,274 @@ async def test_logs_hold_no_secrets(caplog: pytest.LogCaptureFixture) -> None:
     records = [record for record in caplog.records if record.name.startswith("sidecar")]
     assert {record.getMessage() for record in records} == {"certificate renewed"}
     assert all(key not in str(record.__dict__) for record in records)
+
+
+# Candidates, taint, the node key ----------------------------------------------------------------------------------
+
+
+class Trial:
+    """What `prove` finds, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+        self.tried: list[bytes] = []
+        """Leaves."""
+
+    async def prove(self, svid: X509Svid, bundle: TrustBundle) -> None:
+        self.tried.append(svid.chain_der[0])
+        await trio.sleep(0)
+        if self.failure is not None:
+            raise self.failure
+
+
+@trio_test(autojump=True)
+async def test_r05_a_new_certificate_is_tried_before_it_replaces_the_old_one() -> None:
+    """Until the control plane has answered on a connection made with it the old one stays, and the same candidate is
+    tried again: if it was confirmed without our hearing of it, renewing with the old one would look like theft."""
+    trial = Trial()
+    async with rotation(prove=trial.prove) as (rotator, authority, source, _):
+        held = source.svid
+        trial.failure = RpcError(GRPC_UNAVAILABLE, "nobody there")
+        await trio.sleep(2_000)
+        assert source.svid is held
+        assert len(authority.asked_at) == 1
+        assert len(trial.tried) > 3
+        assert len(set(trial.tried)) == 1
+        assert "a call with it failed" in rotator.last_error
+        trial.failure = None
+        await trio.sleep(160)
+        assert source.svid is not None
+        assert source.svid.chain_der[0] == trial.tried[0]
+        assert rotator.failures == 0
+
+
+@pytest.mark.parametrize("failure", [RpcError(GRPC_PERMISSION_DENIED, "no"), RefusedByPeer("no")])
+@trio_test(autojump=True)
+async def test_a_candidate_that_is_refused_is_dropped(failure: Exception) -> None:
+    """It will never work; the next attempt makes another."""
+    trial = Trial()
+    async with rotation(prove=trial.prove) as (_, authority, source, _):
+        held = source.svid
+        trial.failure = failure
+        await trio.sleep(2_200)
+        assert source.svid is held
+        assert len(authority.asked_at) == len(trial.tried) == len(set(trial.tried)) > 1
+
+
+@trio_test(autojump=True)
+async def test_a_candidate_that_cannot_be_tried_is_used_when_the_old_one_is_about_to_end() -> None:
+    """Less than one time-out before the end a certificate that verifies is better than none."""
+    trial = Trial()
+    async with rotation(lifetime_s=100, prove=trial.prove) as (rotator, _, source, clock):
+        held = source.svid
+        assert held is not None
+        trial.failure = RpcError(GRPC_UNAVAILABLE, "nobody there")
+        await trio.sleep(80)
+        assert source.svid is held
+        while source.svid is held:
+            await trio.sleep(0.1)
+        assert 0 < held.not_after - clock() < RENEWAL_TIMEOUT_S
+        assert rotator.renewals == 1
+
+
+@trio_test(autojump=True)
+async def test_a_candidate_does_not_bring_back_the_anchors_of_before() -> None:
+    """While it waited to be tried a snapshot brought another bundle: that one stays, and must lead to the candidate."""
+    trial = Trial()
+    async with rotation(prove=trial.prove) as (_, authority, source, _):
+        trial.failure = RpcError(GRPC_UNAVAILABLE, "nobody there")
+        await trio.sleep(2_000)
+        other = Mesh(clock=authority.clock)
+        newer = TrustBundle.of(TD, [authority.mesh.root.der, other.root.der])
+        source.set(bundle=newer)
+        trial.failure = None
+        await trio.sleep(160)
+        assert source.svid is not None
+        assert source.svid.chain_der[0] == trial.tried[0]
+        assert source.bundle == newer
+
+
+@trio_test(autojump=True)
+async def test_a_certificate_that_is_revoked_already_is_not_used() -> None:
+    """The snapshot may be faster than the answer."""
+    async with rotation() as (rotator, _, source, _):
+        held = source.svid
+        source.set(revocations=Revocations(identities=frozenset({WEB})))
+        await trio.sleep(2_200)
+        assert source.svid is held
+        assert "is revoked already" in rotator.last_error
+
+
+@trio_test(autojump=True)
+async def test_r08_under_a_tainted_authority_it_renews_at_once_and_only_once() -> None:
+    """R08: within the spread; and if the new certificate is under it again, that is no loop."""
+    async with rotation() as (rotator, authority, source, _):
+        (root,) = authority_ids((authority.mesh.root.der,))
+        source.set(revocations=Revocations(tainted_authorities=frozenset({"0" * 32})))
+        await trio.sleep(HURRY_SPREAD_S + 1)
+        assert rotator.renewals == 0, "somebody else's"
+        source.set(revocations=Revocations(tainted_authorities=frozenset({root})))
+        await trio.sleep(HURRY_SPREAD_S + 1)
+        assert rotator.renewals == 1
+        await trio.sleep(600)
+        assert 15 <= rotator.renewals <= 25, "now and then, until it comes from another authority"
+
+
+class NodeKey:
+    """`rejoin`, played by the test."""
+
+    def __init__(self) -> None:
+        self.authority: Authority | None = None
+        self.failure: Exception | None = None
+        self.asked_at: list[float] = []
+
+    async def rejoin(self) -> tuple[X509Svid, TrustBundle]:
+        self.asked_at.append(trio.current_time())
+        await trio.sleep(0)
+        if self.failure is not None:
+            raise self.failure
+        assert self.authority is not None
+        mesh = self.authority.mesh
+        return mesh.svid(WEB, lifetime_s=self.authority.lifetime_s), mesh.bundle
+
+
+@pytest.mark.parametrize("jump_s", [3_700, 60_000])
+@trio_test(autojump=True)
+async def test_r24_a_machine_that_slept_longer_than_its_certificate_comes_back_with_the_node_key(jump_s: float) -> None:
+    """R24, R04: the certificate ended in its sleep. Within 30 s of waking there is another, and nobody was asked to
+    renew the one that had ended."""
+    node_key = NodeKey()
+    async with rotation(rejoin=node_key.rejoin) as (rotator, authority, source, clock):
+        node_key.authority = authority
+        await trio.sleep(100)
+        clock.offset_s += jump_s
+        await trio.sleep(30)
+        assert (rotator.renewals, rotator.rejoins, rotator.failures) == (1, 1, 0)
+        assert source.svid is not None
+        assert source.svid.not_after > clock() + 3_000
+        assert not authority.asked_at
+
+
+@trio_test(autojump=True)
+async def test_r04_it_tries_to_come_back_for_ever_and_is_within_half_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """R04: an outage of half a day; tries every 20 s at most; then back within 30 s."""
+    node_key = NodeKey()
+    async with rotation(rejoin=node_key.rejoin) as (rotator, authority, source, clock):
+        authority.failure = RpcError(GRPC_UNAVAILABLE, "nobody there")
+        node_key.failure = ControlPlaneUnreachable("nobody there")
+        node_key.authority = authority
+        await trio.sleep(43_200)
+        gaps = [b - a for a, b in zip(node_key.asked_at[-20:], node_key.asked_at[-19:], strict=False)]
+        assert all(17 < gap <= 21 for gap in gaps)
+        authority.failure = node_key.failure = None
+        await trio.sleep(30)
+        assert rotator.rejoins == 1
+        assert source.svid is not None
+        assert source.svid.not_after > clock()
+
+
+@trio_test(autojump=True)
+async def test_a_final_refusal_is_said_once_and_asked_about_seldom(caplog: pytest.LogCaptureFixture) -> None:
+    """Revoked, or not known any more: one line in the log, the reason in the status, a try every minute; and if
+    somebody takes the revocation back, we are."""
+    node_key = NodeKey()
+    async with rotation(rejoin=node_key.rejoin) as (rotator, authority, source, clock):
+        node_key.authority = authority
+        node_key.failure = JoinRefused("its identity was revoked; make a new join token")
+        authority.failure = RpcError(GRPC_PERMISSION_DENIED, "its identity was revoked")
+        await trio.sleep(7_200)
+        assert [record.getMessage() for record in caplog.records].count(
+            "the control plane does not take this sidecar back"
+        ) <= 3, "once; with the answers of Renew between, before the certificate ended"
+        assert "make a new join token" in rotator.last_error
+        gaps = [b - a for a, b in zip(node_key.asked_at[-20:], node_key.asked_at[-19:], strict=False)]
+        assert all(50 < gap <= 61 for gap in gaps)
+        node_key.failure = None
+        await trio.sleep(61)
+        assert rotator.last_error == ""
+        assert source.svid is not None
+        assert source.svid.not_after > clock()
+
+
+@trio_test(autojump=True)
+async def test_g24_whoever_is_refused_as_a_second_holder_proves_the_node_key() -> None:
+    """G24: a thief has renewed first; the honest one is back within seconds, for a thief has no node key."""
+    node_key = NodeKey()
+    async with rotation(rejoin=node_key.rejoin) as (rotator, authority, _, _):
+        node_key.authority = authority
+        authority.failure = RpcError(GRPC_PERMISSION_DENIED, "this certificate was replaced by a newer one")
+        await trio.sleep(2_000)
+        assert rotator.rejoins >= 1
+        assert len(authority.asked_at) == 1
+
+
+@trio_test(autojump=True)
+async def test_an_overdue_renewal_is_an_alarm_at_70_percent_and_stale_at_90(caplog: pytest.LogCaptureFixture) -> None:
+    """One error in the log; both words are taken back by a renewal."""
+    async with rotation(lifetime_s=1_000) as (rotator, authority, _, _):
+        authority.failure = RpcError(GRPC_UNAVAILABLE, "nobody there")
+        await trio.sleep(690)
+        assert (rotator.is_late, rotator.is_stale) == (False, False)
+        await trio.sleep(20)
+        assert (rotator.is_late, rotator.is_stale) == (True, False)
+        await trio.sleep(180)
+        assert not rotator.is_stale
+        await trio.sleep(20)
+        assert (rotator.is_late, rotator.is_stale) == (True, True)
+        alarms = [record for record in caplog.records if record.getMessage() == "certificate is overdue for renewal"]
+        assert [record.levelno for record in alarms] == [logging.ERROR]
+        authority.failure = None
+        await trio.sleep(15)
+        assert (rotator.is_late, rotator.is_stale, rotator.failures) == (False, False, 0)
+
+
+@pytest.mark.parametrize("jump_s", [3_600, -3_600, 86_400, -86_400])
+def test_r24_a_fleet_whose_clocks_are_set_in_one_moment_does_not_come_in_one_moment(jump_s: float) -> None:
+    """R24: 50 sidecars on one clock that jumps: nobody waits less than nothing, nobody asks twice within a second, no
+    second has more than its share of them, and all have a good certificate a minute after the clock is right."""
+
+    @trio_test(autojump=True)
+    async def play() -> None:
+        clock = WallClock()
+        mesh = Mesh(clock=clock)
+        asked: list[float] = []
+        issuer_offset_s = [0.0]
+
+        def answer_now(csr_der: bytes) -> identity_pb2.SvidResponse:
+            asked.append(trio.current_time())
+            clock.offset_s += issuer_offset_s[0]
+            try:
+                return mesh.answer(csr_der)
+            finally:
+                clock.offset_s -= issuer_offset_s[0]
+
+        async def renew(csr_der: bytes) -> identity_pb2.SvidResponse:
+            return answer_now(csr_der)
+
+        async def rejoin() -> tuple[X509Svid, TrustBundle]:
+            key = new_private_key()
+            return accept_issued(answer_now(make_csr(key, None)), key, TD, clock())
+
+        sources = []
+        async with trio.open_nursery() as nursery:
+            for seed in range(50):
+                source = IdentitySource()
+                source.set(svid=mesh.svid(WEB), bundle=mesh.bundle)
+                sources.append(source)
+                rotator = Rotator(source=source, renew=renew, rejoin=rejoin, clock=clock, rng=random.Random(seed))
+                nursery.start_soon(rotator.run)
+            await trio.sleep(300)
+            clock.offset_s += jump_s
+            issuer_offset_s[0] = -jump_s  # only this site's clock jumped
+            jumped = trio.current_time()
+            await trio.sleep(600)
+            busiest = max(sum(at <= one < at + 1 for one in asked) for at in range(int(jumped), int(jumped) + 600))
+            assert busiest <= 40, "spread over some seconds, second and third tries included"
+            assert len(asked) <= 50 * 45, "no storm"
+            clock.offset_s -= jump_s
+            issuer_offset_s[0] = 0.0
+            await trio.sleep(60)
+            assert all(one.svid is not None and one.svid.not_after > clock() for one in sources)
+            nursery.cancel_scope.cancel()
+
+    play()
