@@ -20,6 +20,7 @@ from control_plane.audit import AuditLog
 from control_plane.audit.log import WE
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaError
+from control_plane.ca.jwt import check_audiences
 from control_plane.challenges import Challenges
 from control_plane.errors import InvalidRequest, PermissionDenied, ResourceExhausted, Unavailable
 from control_plane.limits import RateLimit
@@ -32,8 +33,6 @@ from protos.hauberk.v1 import identity_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-AUDIENCES_MAX = 16
-AUDIENCE_CHARS_MAX = 256
 HELD_ANCHORS_MAX = 16
 _REFUSED = "this node may not come back; join with a new token, made by: hauberk token create"
 
@@ -271,13 +270,11 @@ def _has_signed(node: Node, request: pb.RejoinRequest) -> bool:
 
 
 def _audiences(given: Sequence[str]) -> tuple[str, ...]:
-    """Raises InvalidRequest."""
-    if not 1 <= len(given) <= AUDIENCES_MAX:
-        raise InvalidRequest(f"audiences: must be 1 to {AUDIENCES_MAX}")
-    for one in given:
-        if not (0 < len(one) <= AUDIENCE_CHARS_MAX and one.isprintable()):
-            raise InvalidRequest(f"audiences: each must be 1 to {AUDIENCE_CHARS_MAX} printable characters")
-    return tuple(dict.fromkeys(given))
+    """Each once. Raises InvalidRequest."""
+    try:
+        return tuple(dict.fromkeys(check_audiences(given)))
+    except ValueError as error:
+        raise InvalidRequest(f"audiences: {error}") from error
 
 
 def _within(limit: RateLimit, caller: Caller, now: float) -> None:

@@ -111,7 +111,7 @@ REFUSED: dict[str, tuple[str, str, Callable[[], bytes]]] = {
 
 
 @pytest.mark.parametrize(("row", "why", "make"), REFUSED.values(), ids=REFUSED.keys())
-def test_g_a_request_that_asks_for_more_or_proves_less_is_refused(
+def test_g03_g04_g05_g06_a_request_that_asks_for_more_or_proves_less_is_refused(
     row: str, why: str, make: Callable[[], bytes]
 ) -> None:
     """Rows G03 to G06: each refusal says why."""

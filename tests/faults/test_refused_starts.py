@@ -74,7 +74,7 @@ def harm_kek_missing(data_dir: Path) -> str:
 
 def harm_kek_other(data_dir: Path) -> str:
     (data_dir / "kek.key").chmod(0o600)
-    (data_dir / "kek.key").write_bytes(bytes(32))
+    (data_dir / "kek.key").write_bytes(bytes(range(32)))
     (data_dir / "kek.key").chmod(0o400)
     return str(data_dir / "kek.key")
 

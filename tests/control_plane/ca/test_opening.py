@@ -143,7 +143,7 @@ DAMAGE: dict[str, tuple[str, list[str], Callable[[Path], object]]] = {
     "j06 KEK wrong": (
         "J06",
         ["kek.key: is not the key-encryption key that"],
-        lambda d: replace_file(d / "kek.key", bytes(32)),
+        lambda d: replace_file(d / "kek.key", bytes(range(32))),
     ),
     "j06 KEK of another CA": ("J06", ["kek.key: is not the key-encryption key that"], another_kek),
     "j06 KEK cut short": (
@@ -210,6 +210,18 @@ def test_j_a_state_that_does_not_open_is_refused_and_left_as_it_is(damage: str, 
     assert after == names
 
 
+@pytest.mark.parametrize("kek", [bytes(32), b"k" * 32, b"secret" * 5 + b"se"], ids=["zeros", "one", "a word"])
+def test_g21_a_key_that_is_a_placeholder_is_refused(kek: bytes, tmp_path: Path) -> None:
+    """Row G21: also at the first start, which would otherwise seal a root with what everybody knows."""
+    tmp_path.chmod(0o700)
+    path = tmp_path / "kek.key"
+    path.write_bytes(kek)
+    path.chmod(0o400)
+    with pytest.raises(CaStateError, match="is a placeholder and no key"):
+        open_ca(tmp_path / "cp", kek_file=path)
+    assert authorities(tmp_path / "cp") == []
+
+
 def test_j05_a_kek_of_another_owner_is_refused(data_dir: Path) -> None:
     """Row J05: whoever owns a file can change it. (Asked as if we were somebody else: that needs no root.)"""
     me = os.geteuid()
@@ -254,11 +266,11 @@ def test_the_kek_may_be_kept_elsewhere(tmp_path: Path) -> None:
 
 def test_j06_a_kek_of_somebody_else_is_never_overwritten(tmp_path: Path) -> None:
     """Row J06: it may be all that opens another CA."""
-    (tmp_path / "kek").write_bytes(b"k" * 32)
+    (tmp_path / "kek").write_bytes(bytes(range(32)))
     (tmp_path / "kek").chmod(0o400)
     with pytest.raises(CaStateError, match="is there, but the database"):
         open_ca(tmp_path / "data", kek_file=tmp_path / "kek")
-    assert (tmp_path / "kek").read_bytes() == b"k" * 32
+    assert (tmp_path / "kek").read_bytes() == bytes(range(32))
     assert authorities(tmp_path / "data") == []
 
 
@@ -353,7 +365,7 @@ def test_a_start_with_everything_expired_comes_up(data_dir: Path) -> None:
 # --- an older data directory ---------------------------------------------------------------------------------------
 
 
-def older(data_dir: Path, *, kek: bytes = b"\x07" * 32, name: str = "ca") -> bytes:
+def older(data_dir: Path, *, kek: bytes = bytes(range(32)), name: str = "ca") -> bytes:
     """As a release with one root for ever left it. Returns the root's DER."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     constraints = x509.BasicConstraints(ca=True, path_length=0)
@@ -406,7 +418,7 @@ OLDER_DAMAGE: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "certificate not PEM": ("J06", "not a certificate in PEM", lambda d: replace_file(d / "ca/root.crt", b"hello")),
     "key damaged": ("J06", "root.key.enc: not an", lambda d: replace_file(d / "ca/root.key.enc", b"hello")),
     "KEK gone": ("J06", "kek.key: is missing, while", lambda d: (d / "kek.key").unlink()),
-    "KEK wrong": ("J06", "encrypted with another", lambda d: replace_file(d / "kek.key", bytes(32))),
+    "KEK wrong": ("J06", "encrypted with another", lambda d: replace_file(d / "kek.key", bytes(range(1, 33)))),
     "directory open": ("J05", "ca: has mode 0750", lambda d: (d / "ca").chmod(0o750)),
     "key readable": ("J05", "root.key.enc: has mode 0644", lambda d: (d / "ca/root.key.enc").chmod(0o644)),
     "directory a link": ("J05", "ca: is a symbolic link", lambda d: link_away(d / "ca")),

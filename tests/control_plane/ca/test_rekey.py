@@ -95,7 +95,7 @@ def test_j06_a_wrong_or_missing_kek_is_not_replaced(tmp_path: Path) -> None:
     (data_dir / "kek.key").unlink()
     with pytest.raises(CaStateError, match="is missing"):
         rotate(data_dir)
-    (data_dir / "kek.key").write_bytes(bytes(32))
+    (data_dir / "kek.key").write_bytes(bytes(range(32)))
     (data_dir / "kek.key").chmod(0o400)
     with pytest.raises(CaStateError, match="is not the key-encryption key"):
         rotate(data_dir)

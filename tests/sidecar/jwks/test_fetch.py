@@ -51,7 +51,7 @@ async def test_a_document_is_fetched_with_its_max_age(authority: Authority) -> N
 
 
 @trio_test
-async def test_e23_the_address_is_judged_and_not_the_name(authority: Authority) -> None:
+async def test_e23_g28_the_address_is_judged_and_not_the_name(authority: Authority) -> None:
     """Loopback is dialled only if it was allowed, by whatever name; the server never hears of it."""
     async with serving_keys(authority) as server:
         for host in ("localhost", "127.0.0.1", "[::ffff:127.0.0.1]"):
