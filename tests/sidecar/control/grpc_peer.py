@@ -56,11 +56,13 @@ def grpc_server(
     require_client: bool = True,
     port: int = 0,
     join: Mapping[str, Callable[[Any, grpc.ServicerContext], Message]] | None = None,
+    calls: Mapping[str, tuple[type[Message], Callable[[Any, grpc.ServicerContext], Message]]] | None = None,
 ) -> Iterator[Peer]:
-    """Methods by full path ("/hauberk.v1.Identity/Renew"). Stops hard at the end."""
+    """Methods by full path ("/hauberk.v1.Identity/Renew"); those in `calls` with what they are asked. Stops hard at
+    the end."""
     svid = svid or mesh.svid(CONTROL_PLANE, with_anchor=True)
     server = grpc.server(ThreadPoolExecutor(16), options=OPTIONS)
-    server.add_generic_rpc_handlers((_handlers(unary or {}, stream or {}, join or {}),))
+    server.add_generic_rpc_handlers((_handlers(unary or {}, stream or {}, join or {}, calls or {}),))
     credentials = grpc.ssl_server_credentials(
         [(svid.key_pem(), svid.chain_pem())],
         root_certificates=mesh.bundle.pem() if require_client else None,
@@ -92,6 +94,7 @@ def _handlers(
     unary: Mapping[str, UnaryHandler],
     stream: Mapping[str, StreamHandler],
     join: Mapping[str, Callable[[Any, grpc.ServicerContext], Message]],
+    calls: Mapping[str, tuple[type[Message], Callable[[Any, grpc.ServicerContext], Message]]],
 ) -> grpc.GenericRpcHandler[Any, Any]:
     table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for path, one in unary.items():
@@ -105,6 +108,10 @@ def _handlers(
             first,
             request_deserializer=identity_pb2.JoinRequest.FromString,
             response_serializer=_serialize,
+        )
+    for path, (kind, answer) in calls.items():
+        table[path] = grpc.unary_unary_rpc_method_handler(
+            answer, request_deserializer=kind.FromString, response_serializer=_serialize
         )
     for path, many in stream.items():
         table[path] = grpc.stream_stream_rpc_method_handler(
