@@ -39,25 +39,6 @@ class Apis:
 def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
     """Made and wired."""
     loader = state.loader
-    identity = IdentityApi(
-        store=state.store,
-        authority=state.authority,
-        audit=state.audit,
-        revoked=state.revoked,
-        issuer=Issuer(
-            store=state.store,
-            authority=state.authority,
-            audit=state.audit,
-            lifetime_s=lambda: loader.load().mesh.certificate_lifetime_s,
-            node_lifetime_s=state.ca.node_lifetime_s,
-        ),
-        is_clone_revoked=state.ca.clone_action == "revoke",
-        changed=state.hub.notify,
-        join_limit=RateLimit(rate_per_s=limits.join_rate_per_s, burst=limits.join_burst),
-        rejoin_limit=RateLimit(rate_per_s=limits.renew_rate_per_s, burst=limits.renew_burst),
-        renew_limit=RateLimit(rate_per_s=limits.renew_rate_per_s, burst=limits.renew_burst),
-        now=now,
-    )
     decisions = DecisionLog()
     discovery = DiscoveryApi(
         store=state.store,
@@ -99,7 +80,7 @@ def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
         now=now,
     )
     return Apis(
-        identity=identity,
+        identity=_identity(state, limits, now),
         discovery=discovery,
         resources=resources,
         explain=explain,
@@ -107,6 +88,29 @@ def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
         admin=admin,
         ca=ca,
         revoke=revoke,
+    )
+
+
+def _identity(state: State, limits: Limits, now: Callable[[], float]) -> IdentityApi:
+    loader = state.loader
+    return IdentityApi(
+        store=state.store,
+        authority=state.authority,
+        audit=state.audit,
+        revoked=state.revoked,
+        issuer=Issuer(
+            store=state.store,
+            authority=state.authority,
+            audit=state.audit,
+            lifetime_s=lambda: loader.load().mesh.certificate_lifetime_s,
+            node_lifetime_s=state.ca.node_lifetime_s,
+        ),
+        is_clone_revoked=state.ca.clone_action == "revoke",
+        changed=state.hub.notify,
+        join_limit=RateLimit(rate_per_s=limits.join_rate_per_s, burst=limits.join_burst),
+        rejoin_limit=RateLimit(rate_per_s=limits.renew_rate_per_s, burst=limits.renew_burst),
+        renew_limit=RateLimit(rate_per_s=limits.renew_rate_per_s, burst=limits.renew_burst),
+        now=now,
     )
 
 

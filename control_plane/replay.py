@@ -34,6 +34,7 @@ from control_plane.model import (
     Workload,
     WorkloadSpec,
 )
+from control_plane.revocation import reinstate_token, revoke_token, serials_of_token
 from control_plane.store.base import Store
 
 BACKDATED_S = 60.0
@@ -169,11 +170,15 @@ def _pair(label: str) -> tuple[str, str]:
 
 def _revocation(store: Store, one: Record) -> bool:
     kind, value = RevokedKind(str(one.fields["kind"])), str(one.fields["value"])
+    is_token = kind is RevokedKind.TOKEN
     if one.event.endswith("reinstated"):
-        return store.delete_revocation(kind, value)
+        return reinstate_token(store, value) if is_token else store.delete_revocation(kind, value)
     if not one.event.endswith("revoked"):
         return False
     reason = str(one.fields.get("reason") or "")
+    if is_token:
+        serials = serials_of_token(store, value, one.at)
+        return revoke_token(store, value, serials, now=one.at, by=one.by, reason=reason)
     return store.put_revocation(RevocationRecord(kind=kind, value=value, at=one.at, by=one.by, reason=reason))
 
 

@@ -94,18 +94,17 @@ class RevokeApi:
     async def reinstate(self, caller: Caller, request: pb.ReinstateRequest) -> pb.ReinstateResponse:
         """Raises InvalidRequest."""
         now = self._now()
+        if request.kind == ALARM:
+            return pb.ReinstateResponse(changed=self._looked_at(caller, request.value, now))
+        kind, value = self._meant(request.kind, request.value)
         with self._store.transaction():
-            if request.kind == ALARM:
-                value, changed = request.value, self._looked_at(request.value)
-            else:
-                kind, value = self._meant(request.kind, request.value)
-                changed = (
-                    reinstate_token(self._store, value)
-                    if kind is RevokedKind.TOKEN
-                    else self._store.delete_revocation(kind, value)
-                )
+            changed = (
+                reinstate_token(self._store, value)
+                if kind is RevokedKind.TOKEN
+                else self._store.delete_revocation(kind, value)
+            )
             if changed:
-                self._audit.append("reinstated", at=now, by=caller.name, kind=request.kind, value=value)
+                self._audit.append("reinstated", at=now, by=caller.name, kind=kind.value, value=value)
         if changed:
             self._hub.notify()
         return pb.ReinstateResponse(changed=changed)
@@ -194,13 +193,15 @@ class RevokeApi:
                 " the authority that signed them (hauberk ca revoke). Nothing was changed"
             )
 
-    def _looked_at(self, node_id: str) -> bool:
+    def _looked_at(self, caller: Caller, node_id: str, now: float) -> bool:
         if not _NODE_ID.fullmatch(node_id):
             raise InvalidRequest(f"value: {node_id[:80]!a} is no node's id; `hauberk status -o json` has them")
         node = self._store.node(node_id)
         if node is None or not node.alarm:
             return False
-        self._store.put_node(replace(node, alarm=""))
+        with self._store.transaction():
+            self._store.put_node(replace(node, alarm=""))
+            self._audit.append("identity.alarm_cleared", at=now, by=caller.name, node_id=node_id, alarm=node.alarm)
         return True
 
 
