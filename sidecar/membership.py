@@ -29,7 +29,7 @@ from protos.hauberk.v1 import discovery_pb2, identity_pb2
 from sidecar.config import Config
 from sidecar.control.watcher import ControlLink
 from sidecar.errors import SidecarError
-from sidecar.identity.bootstrap import RETRY_MAX_S, JoinToken, join, read_token
+from sidecar.identity.bootstrap import JoinToken, join, read_token
 from sidecar.identity.errors import (
     ControlPlaneUnreachable,
     IssuedRefused,
@@ -53,6 +53,8 @@ log = logging.getLogger(__name__)
 CACHE_AFTER_S = 1.0
 """How long the control plane may take before the policy of the cache is used (row R02: serving within 2 s)."""
 KEEP_EVERY_S = 2.0
+RETRY_MAX_S = 3.0
+"""Ready within 5 s of the control plane's arrival (row R01)."""
 STDIN = "-"
 
 

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import base64
 import os
-import random
 import re
 import ssl
 import sys
@@ -48,7 +47,6 @@ from sidecar.errors import GRPC_CANCELLED, GRPC_DEADLINE_EXCEEDED, GRPC_RESOURCE
 from sidecar.identity.errors import ControlPlaneUnreachable, JoinError, JoinRefused, TokenError, WrongPin
 from sidecar.identity.join_port import Joined, ask_join_port, joined
 from sidecar.identity.skew import ClockSkew
-from sidecar.net.backoff import Backoff
 from sidecar.net.dial import dial
 from sidecar.net.errors import HandshakeFailed, TlsError
 from sidecar.net.tls import client_context, handshake, peer_chain, unverified_client_context
@@ -56,8 +54,6 @@ from sidecar.net.tls import client_context, handshake, peer_chain, unverified_cl
 TOKEN_OCTETS_MAX = 1_024
 JOIN_PATH = "/hauberk.v1.Identity/Join"
 RPC_TIMEOUT_S = 10.0
-RETRY_MAX_S = 3.0
-"""Ready within 5 s of the control plane's arrival (row R01)."""
 
 _TOKEN = re.compile(r"hauberk1\.([0-9a-f]{16})\.([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})\.([1-9][0-9]{0,4})")
 _WORTH_ANOTHER_TRY = {GRPC_CANCELLED, GRPC_DEADLINE_EXCEEDED, GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE}
@@ -158,30 +154,6 @@ async def join(
     except TlsError as error:
         raise JoinError(f"{address} is not the control plane of {trust_domain}: {error}") from error
     return joined(config, response, key, trusted, asked_at=asked_at, now=clock(), skew=skew)
-
-
-async def join_with_retries(
-    config: Config,
-    token: JoinToken,
-    *,
-    clock: Callable[[], float],
-    rng: random.Random,
-    on_failure: Callable[[ControlPlaneUnreachable, float], None],
-    node_key: ec.EllipticCurvePrivateKey | None = None,
-    skew: ClockSkew | None = None,
-    before_spending: Callable[[bytes], object] = lambda anchor: None,
-) -> Joined:
-    """`join` until it works. `on_failure` is told of every try that found nobody and of the seconds until the next.
-
-    Raises what is final."""
-    backoff = Backoff(rng, max_s=RETRY_MAX_S)
-    while True:
-        try:
-            return await join(config, token, clock, node_key=node_key, skew=skew, before_spending=before_spending)
-        except ControlPlaneUnreachable as error:
-            delay_s = backoff.next_delay_s()
-            on_failure(error, delay_s)
-        await trio.sleep(delay_s)
 
 
 async def _find_anchor(address: Address, wanted: bytes, timeout_s: float) -> bytes:

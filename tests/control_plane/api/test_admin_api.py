@@ -5,7 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
+from certs.svid import new_private_key
+from control_plane.api.callers import LOCAL_OPERATOR
+from control_plane.errors import PermissionDenied
 from protos.hauberk.v1 import admin_pb2, discovery_pb2
+from tests.control_plane.desk import Desk, answer, node_id_of, opened
 from tests.control_plane.support import advertise, asyncio_test, refusal, running, watching
 
 
@@ -65,3 +71,53 @@ async def test_status_shows_every_workload_and_how_it_is(tmp_path: Path) -> None
     assert status.version >= second.version
     assert status.epoch == second.epoch
     assert status.control_plane_version
+
+
+def shown(desk: Desk) -> list[admin_pb2.WorkloadStatus]:
+    return list(answer(desk.apis.admin.status(LOCAL_OPERATOR, admin_pb2.StatusRequest())).workloads)
+
+
+def test_status_shows_which_certificate_and_which_node(tmp_path: Path) -> None:
+    """Of the stream's own certificate at first, then of the one the sidecar says it uses; another's serial number
+    tells nothing of that one."""
+    with opened(tmp_path) as desk:
+        key = new_private_key()
+        first, other = desk.join(node=key).svid, desk.join(service="billing").svid
+        discovery = desk.apis.discovery
+        stream, subscriber = discovery.open_stream(desk.caller(first), discovery_pb2.Hello(instance="one"))
+
+        def says(serial: str) -> admin_pb2.WorkloadStatus:
+            beat = discovery_pb2.Heartbeat(clock=desk.clock(), certificate_serial=serial)
+            discovery.take(stream, subscriber, discovery_pb2.WatchRequest(heartbeat=beat))
+            return shown(desk)[1]
+
+        (_, one) = shown(desk)
+        assert (one.certificate_serial, one.node_id) == (f"{first.serial:x}", node_id_of(key))
+        assert one.certificate_not_before == desk.clock() - 60
+        desk.clock.at += 600
+        second = desk.renew(first)
+        assert says(f"{second.serial:x}").certificate_not_before == desk.clock() - 60
+        for serial in ("", "no number", "-1", "f" * 41):
+            assert says(serial).certificate_serial == f"{second.serial:x}"
+        one = says(f"{other.serial:x}")
+        assert (one.node_id, one.certificate_not_before) == ("", 0)
+
+
+def test_g24_status_shows_an_alarm_whether_its_sidecar_is_there_or_not(tmp_path: Path) -> None:
+    """Once for each node, beside the line of a sidecar that is well."""
+    with opened(tmp_path) as desk:
+        key = new_private_key()
+        svid, well = desk.join(node=key).svid, desk.join().svid
+        newer = desk.renew(svid)
+        desk.confirm(newer)
+        desk.apis.discovery.open_stream(desk.caller(well), discovery_pb2.Hello(instance="well"))
+        assert [(one.instance, one.alarm) for one in shown(desk)] == [("well", "")]
+        with pytest.raises(PermissionDenied):
+            desk.renew(svid)
+        alarmed, well_shown = shown(desk)
+        assert (alarmed.instance, alarmed.node_id, alarmed.connected) == ("", node_id_of(key), False)
+        assert (alarmed.alarm, well_shown.alarm) == ("renewed from two places", "")
+        desk.apis.discovery.open_stream(desk.caller(newer), discovery_pb2.Hello(instance="aside"))
+        assert [(one.instance, bool(one.alarm)) for one in shown(desk)] == [("aside", True), ("well", False)]
+        desk.reinstate("alarm", node_id_of(key))
+        assert not any(one.alarm for one in shown(desk))

@@ -1,4 +1,4 @@
-"""Join and Renew over real TLS sockets, with grpcio as the client."""
+"""Join, Renew and Rejoin over real TLS sockets, with grpcio as the client."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from certs.verify import verify_chain
 from control_plane.config import Limits
 from control_plane.store.sqlite import SqliteStore
 from protos.hauberk.v1 import identity_pb2
+from tests.control_plane.desk import signed_join, signed_rejoin
 from tests.control_plane.support import (
     TD,
     Mesh,
@@ -142,6 +143,36 @@ async def test_g11_of_a_hundred_joins_at_once_one_succeeds(tmp_path: Path) -> No
     outcomes = [outcome for ten_of_them in tens for outcome in ten_of_them]
     assert sorted(set(outcomes)) == ["PERMISSION_DENIED", "spiffe://mesh.local/ns/shop/sa/orders"]
     assert outcomes.count("PERMISSION_DENIED") == 99
+
+
+@asyncio_test
+async def test_g11_of_a_hundred_rejoins_with_one_nonce_one_succeeds(tmp_path: Path) -> None:
+    """Over ten connections; over the join port, with the key of a Join whose answer was lost."""
+    node = new_private_key()
+    async with running(tmp_path) as mesh, mesh.operator() as operator, mesh.anonymous() as stranger:
+        await joins(stranger, signed_join(await operator.token(), new_private_key(), node))
+        challenge = await stranger.call(
+            "Identity/Challenge", identity_pb2.ChallengeRequest(), identity_pb2.ChallengeResponse
+        )
+        key = new_private_key()
+        request = signed_rejoin(node, key, challenge.nonce)
+
+        async def ten() -> list[str]:
+            async with mesh.anonymous() as one:
+                return await asyncio.gather(*(rejoins(one) for _ in range(10)))
+
+        async def rejoins(one: Rpc) -> str:
+            try:
+                response = await one.call("Identity/Rejoin", request, identity_pb2.SvidResponse)
+            except grpc.aio.AioRpcError as error:
+                return str(error.code().name)
+            return str(svid_of(response, key).spiffe_id)
+
+        outcomes = [
+            outcome for ten_of_them in await asyncio.gather(*(ten() for _ in range(10))) for outcome in ten_of_them
+        ]
+    assert sorted(set(outcomes)) == ["INVALID_ARGUMENT", "spiffe://mesh.local/ns/shop/sa/orders"]
+    assert outcomes.count("INVALID_ARGUMENT") == 99
 
 
 @asyncio_test

@@ -19,7 +19,7 @@ from certs.svid import X509Svid, new_private_key
 from protos.hauberk.v1 import discovery_pb2, identity_pb2
 from sidecar.config import Address, Config
 from sidecar.control.errors import RpcError
-from sidecar.control.identity_calls import CONFIRM_PATH, RENEW_PATH
+from sidecar.control.identity_calls import RENEW_PATH
 from sidecar.control.watcher import WATCH_PATH, ControlLink
 from sidecar.errors import SidecarError
 from sidecar.identity.source import IdentitySource

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import os
-import random
 import socket
 import sys
 import time
@@ -22,17 +21,20 @@ from hypothesis import strategies as st
 
 from certs.bundle import pin
 from certs.csr import read_csr
+from certs.node_key import check, load, public_der
 from certs.spiffe_id import SpiffeId, TrustDomain
+from certs.svid import new_private_key
 from protos.hauberk.v1 import identity_pb2
 from sidecar.config import Address, Config
 from sidecar.errors import ConfigError
-from sidecar.identity.bootstrap import JoinToken, join, join_with_retries, read_token
+from sidecar.identity.bootstrap import JoinToken, join, read_token
 from sidecar.identity.errors import (
     BindingError,
     ControlPlaneUnreachable,
     IssuedRefused,
     JoinError,
     JoinRefused,
+    StateError,
     TokenError,
     WrongPin,
 )
@@ -250,13 +252,7 @@ async def test_a_refused_token_is_final(code: grpc.StatusCode) -> None:
         grpc_server(MESH, join={JOIN: refuse}, require_client=False) as peer,
         pytest.raises(JoinRefused, match="already used") as caught,
     ):
-        await join_with_retries(
-            CONFIG,
-            token_for(peer.port),
-            clock=time.time,
-            rng=random.Random(1),
-            on_failure=lambda error, delay_s: pytest.fail("retried a refusal"),
-        )
+        await join(CONFIG, token_for(peer.port), time.time)
     assert SECRET.decode() not in str(caught.value)
 
 
@@ -296,31 +292,42 @@ async def test_a_token_for_another_service_names_the_configuration(wrong: Config
 
 
 @trio_test
-async def test_r01_an_absent_control_plane_is_tried_again_until_it_is_there() -> None:
-    """R01: started before its control plane; each failure is reported with the delay, then joining succeeds."""
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
-    failures: list[tuple[str, float]] = []
-    second_failure = trio.Event()
-    joined = trio.Event()
+async def test_the_node_key_is_sent_with_its_signature() -> None:
+    """Over the token's id and the request for the certificate, so that neither can be put beside another."""
+    node_key = new_private_key()
+    asked = []
+    anchors: list[bytes] = []
 
-    def note(error: ControlPlaneUnreachable, delay_s: float) -> None:
-        failures.append((str(error), delay_s))
-        if len(failures) == 2:
-            second_failure.set()
+    def note(request: identity_pb2.JoinRequest, context: grpc.ServicerContext) -> identity_pb2.SvidResponse:
+        asked.append(request)
+        return MESH.answer(request.csr_der)
 
-    async def keep_trying() -> None:
-        await join_with_retries(CONFIG, token_for(port), clock=time.time, rng=random.Random(1), on_failure=note)
-        joined.set()
+    with grpc_server(MESH, join={JOIN: note}, require_client=False) as peer:
+        await join(CONFIG, token_for(peer.port), time.time, node_key=node_key, before_spending=anchors.append)
+    (request,) = asked
+    check(load(request.node_key_der), request.node_signature, "join", request.token_id.encode(), request.csr_der)
+    assert request.node_key_der == public_der(node_key)
+    assert anchors == [MESH.root.der]
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_trying)
-        await second_failure.wait()
-        with grpc_server(MESH, join={JOIN: admit}, require_client=False, port=port):
-            await joined.wait()
-    assert f"127.0.0.1:{port}" in failures[0][0]
-    assert 0.09 <= failures[0][1] <= 0.11
-    assert 0.18 <= failures[1][1] <= 0.22
+
+@trio_test
+async def test_a_token_is_not_spent_if_what_comes_before_fails() -> None:
+    """A node key that cannot be kept must not be registered."""
+    asked = []
+
+    def note(request: identity_pb2.JoinRequest, context: grpc.ServicerContext) -> identity_pb2.SvidResponse:
+        asked.append(request)
+        return MESH.answer(request.csr_der)
+
+    def fail(anchor: bytes) -> None:
+        raise StateError("cannot be written")
+
+    with (
+        grpc_server(MESH, join={JOIN: note}, require_client=False) as peer,
+        pytest.raises(StateError, match="cannot be written"),
+    ):
+        await join(CONFIG, token_for(peer.port), time.time, before_spending=fail)
+    assert not asked
 
 
 @trio_test

@@ -108,9 +108,11 @@ NO_PROOF: dict[str, Callable[[], list[Succession]]] = {
 async def test_g14_a_server_with_a_false_succession_is_told_nothing(what: str) -> None:
     """G14: it shows the pinned anchor, which is public, and statements that prove nothing about its own."""
     port = JoinPort(NEW, [NEW, OLD], NO_PROOF[what]())
-    with grpc_server(NEW, calls=port.calls, require_client=False, svid=port.svid) as peer:
-        with pytest.raises(JoinError, match="is not the control plane"):
-            await join(CONFIG, token_for(peer.port, OLD), time.time)
+    with (
+        grpc_server(NEW, calls=port.calls, require_client=False, svid=port.svid) as peer,
+        pytest.raises(JoinError, match="is not the control plane"),
+    ):
+        await join(CONFIG, token_for(peer.port, OLD), time.time)
     assert not port.joins
 
 

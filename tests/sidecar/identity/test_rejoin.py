@@ -107,9 +107,11 @@ async def test_a_control_plane_of_another_root_that_nobody_vouches_for_is_told_n
     new = Mesh()
     desk, port = Desk(new), JoinPort(new, [new], [forged()])
     calls = {**desk.calls, ANCHORS_PATH: port.calls[ANCHORS_PATH]}
-    with grpc_server(new, calls=calls, require_client=False) as peer:
-        with pytest.raises(WrongPin, match=r"check the address, or make a new join token"):
-            await rejoin(CONFIG, node_for(peer.port), time.time)
+    with (
+        grpc_server(new, calls=calls, require_client=False) as peer,
+        pytest.raises(WrongPin, match=r"check the address, or make a new join token"),
+    ):
+        await rejoin(CONFIG, node_for(peer.port), time.time)
     assert not desk.asked
 
 
@@ -117,9 +119,11 @@ async def test_a_control_plane_of_another_root_that_nobody_vouches_for_is_told_n
 async def test_g15_a_workload_of_the_mesh_is_not_the_control_plane() -> None:
     """G15: the right root, another identity."""
     desk = Desk()
-    with grpc_server(MESH, calls=desk.calls, require_client=False, svid=MESH.svid(ORDERS)) as peer:
-        with pytest.raises(WrongPin, match=str(CONTROL_PLANE)):
-            await rejoin(CONFIG, node_for(peer.port), time.time)
+    with (
+        grpc_server(MESH, calls=desk.calls, require_client=False, svid=MESH.svid(ORDERS)) as peer,
+        pytest.raises(WrongPin, match=str(CONTROL_PLANE)),
+    ):
+        await rejoin(CONFIG, node_for(peer.port), time.time)
     assert not desk.asked
 
 
@@ -141,9 +145,11 @@ async def test_what_is_final_and_what_may_pass(status: grpc.StatusCode) -> None:
     """A refusal of the node is final and says the way out; a nonce of before a restart, a limit, a fault are not."""
     desk = Desk()
     desk.status = status
-    with grpc_server(MESH, calls=desk.calls, require_client=False) as peer:
-        with pytest.raises(REFUSALS[status], match="said the test") as caught:
-            await rejoin(CONFIG, node_for(peer.port), time.time)
+    with (
+        grpc_server(MESH, calls=desk.calls, require_client=False) as peer,
+        pytest.raises(REFUSALS[status], match="said the test") as caught,
+    ):
+        await rejoin(CONFIG, node_for(peer.port), time.time)
     assert ("hauberk token create" in str(caught.value)) is (REFUSALS[status] is JoinRefused)
 
 
