@@ -10,6 +10,7 @@ from control_plane import tokens
 from control_plane.api.authz import Caller
 from control_plane.audit import AuditLog
 from control_plane.ca.authority import CertificateAuthority
+from control_plane.errors import FailedPrecondition
 from control_plane.model import IssuedRecord, Node
 from control_plane.push.hub import Hub
 from control_plane.push.session import Session
@@ -17,6 +18,12 @@ from control_plane.push.snapshot import WorldLoader
 from control_plane.registry import Instance, Registry
 from control_plane.store.base import Store
 from protos.hauberk.v1 import admin_pb2 as pb
+
+_NO_ROOT = (
+    "no sidecar can join yet: this mesh waits for its offline root; have it sign what `hauberk ca prepare intermediate"
+    " --csr FILE` writes, then `hauberk ca install FILE` with the signed certificate and the root's behind it"
+    " (`hauberk ca status` shows how far that is)"
+)
 
 
 class AdminApi:
@@ -48,6 +55,7 @@ class AdminApi:
         self._now = now
 
     async def create_token(self, caller: Caller, request: pb.CreateTokenRequest) -> pb.CreateTokenResponse:
+        """Raises InvalidRequest; FailedPrecondition: there is no root yet whose pin the token could carry."""
         now = self._now()
         spec = tokens.workload_spec(
             self._trust_domain,
@@ -56,6 +64,8 @@ class AdminApi:
             service_account=request.service_account,
             labels=request.labels,
         )
+        if not self._authority.has_root:
+            raise FailedPrecondition(_NO_ROOT)
         with self._store.transaction():
             made = tokens.create(
                 self._store,
@@ -111,7 +121,7 @@ class AdminApi:
             version=world.revision,
             default_action=world.mesh.default_action.value,
             server_time=self._now(),
-            anchor_sha256=self._authority.pin.hex(),
+            anchor_sha256=self._authority.pin.hex() if self._authority.has_root else "",
             anchor_not_after=self._authority.anchor_not_after,
             workloads=workloads,
             control_plane_version=self._release,

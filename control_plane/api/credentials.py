@@ -62,8 +62,9 @@ class OwnCertificate:
         self.renew_at = self._retry_at = now
         try:
             self.current = self._issue(now)
-        except CaExpired:
-            log.exception("own certificate not issued: see `hauberk ca status` on the operator's socket")
+        except CaExpired as failure:  # a state of the mesh that an operator ends, so no traceback
+            facts = fields(reason=str(failure))
+            log.error("own certificate not issued: see `hauberk ca status`", extra=facts)  # noqa: TRY400
             self.renew_at = now + RETRY_S
             self.current = _nobodys(trust_domain, self._bundle, now)
 
@@ -73,9 +74,10 @@ class OwnCertificate:
         try:
             if now >= self.renew_at or (self._is_outdated() and now >= self._retry_at):
                 self.current = self._issue(now)
-        except (CaError, ControlPlaneError):
+        except (CaError, ControlPlaneError) as failure:
             self.renew_at = self._retry_at = now + RETRY_S
-            log.exception("own certificate not renewed")
+            trace, facts = None if isinstance(failure, CaExpired) else failure, fields(reason=str(failure))
+            log.error("own certificate not renewed", exc_info=trace, extra=facts)  # noqa: TRY400
         if self._bundle != self._authority.bundle:
             self._bundle = self._authority.bundle
             self.current = replace(self.current, roots_pem=self._bundle.pem())

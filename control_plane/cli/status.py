@@ -50,7 +50,7 @@ def status(*, output: str, socket: Path) -> None:
 
 def show(answer: admin_pb2.StatusResponse) -> None:
     """The control plane in a few lines, then one line for each sidecar, then what needs somebody's attention."""
-    from control_plane.cli.output import clock, print_pairs, print_table, until
+    from control_plane.cli.output import print_pairs, print_table, until
 
     now = answer.server_time
     print_pairs(
@@ -59,13 +59,13 @@ def show(answer: admin_pb2.StatusResponse) -> None:
             ("control plane", answer.control_plane_version),
             ("policy version", f"{answer.version} (epoch {answer.epoch})"),
             ("default action", answer.default_action),
-            ("trust anchor", answer.anchor_sha256),
-            ("anchor valid until", f"{clock(answer.anchor_not_after)} ({until(answer.anchor_not_after, now)})"),
+            *_anchor(answer),
         ]
     )
     click.echo()
     if not answer.workloads:
-        click.echo("no sidecar has joined yet; `hauberk token create --service NAME` makes a token for one")
+        how = "`hauberk token create --service NAME` makes a token for one"
+        click.echo(f"no sidecar has joined yet; {how if answer.anchor_sha256 else 'none can before there is a root'}")
         return
     rows = [
         [
@@ -97,6 +97,16 @@ def show(answer: admin_pb2.StatusResponse) -> None:
     print_table(columns, rows)
     for line in problems(answer):
         click.secho(line, fg="yellow", err=True)
+
+
+def _anchor(answer: admin_pb2.StatusResponse) -> list[tuple[str, str]]:
+    """Of the active root; a mesh whose root is kept offline begins without one."""
+    from control_plane.cli.output import clock, until
+
+    if not answer.anchor_sha256:
+        return [("trust anchor", "none yet: the offline root has signed nothing; see `hauberk ca status`")]
+    ends = f"{clock(answer.anchor_not_after)} ({until(answer.anchor_not_after, answer.server_time)})"
+    return [("trust anchor", answer.anchor_sha256), ("anchor valid until", ends)]
 
 
 def presence(one: admin_pb2.WorkloadStatus, now: float) -> str:

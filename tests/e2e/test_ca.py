@@ -140,3 +140,22 @@ def test_a_mesh_in_which_everything_has_expired_is_recovered(tmp_path: Path) -> 
         web = mesh.sidecar("web", calls={"orders": 8080})
         mesh.wait_ready(orders, web)
         eventually(lambda: outcome(web.ports["orders"]) == 200, 20, "calls pass again")
+
+
+def test_sidecars_with_a_state_dir_come_back_by_themselves_after_a_recovery(tmp_path: Path) -> None:
+    """They were running all the time; nobody touches them."""
+    with Mesh(tmp_path, ca=SHORT, certificate_lifetime_s=LEAF_S) as mesh:
+        mesh.start_control_plane()
+        state = {name: str(tmp_path / f"{name}-state") for name in ("orders", "web")}
+        orders = mesh.run("orders", WEB_APP, inbound=[Inbound(8080)], state_dir=state["orders"])
+        web = mesh.sidecar("web", calls={"orders": 8080}, state_dir=state["web"])
+        mesh.wait_ready(orders, web)
+        mesh.apply(ALLOW_ALL)
+        eventually(lambda: outcome(web.ports["orders"]) == 200, 20, "calls pass")
+        expired(mesh)
+        assert outcome(web.ports["orders"]) != 200
+        assert recover(mesh).returncode == 0
+        mesh.start_control_plane()
+        eventually(lambda: outcome(web.ports["orders"]) == 200, 60, "calls pass again, and nobody did anything")
+        assert orders.process.is_running
+        assert web.process.is_running

@@ -10,7 +10,7 @@ import pytest
 from control_plane.config_ca import CaConfig
 from protos.hauberk.v1 import admin_pb2 as pb
 from protos.hauberk.v1 import discovery_pb2
-from tests.control_plane.support import Mesh, Rpc, asyncio_test, refusal, running, watching
+from tests.control_plane.support import Mesh, Rpc, asyncio_test, audited, refusal, running, watching
 
 
 async def status(operator: Rpc) -> pb.CaStatusResponse:
@@ -228,3 +228,15 @@ async def test_an_offline_root_is_asked_with_a_request(tmp_path: Path) -> None:
         )
         assert code == "FAILED_PRECONDITION"
         assert "no certificate in PEM" in details
+
+
+@asyncio_test
+async def test_no_join_token_is_made_before_there_is_a_root(tmp_path: Path) -> None:
+    """Its pin would be of an anchor that never signs anything: the refusal says which commands come first."""
+    async with running(tmp_path, ca=CaConfig(root="offline")) as mesh, mesh.operator() as operator:
+        code, details = await refusal(operator.token("orders"))
+        assert code == "FAILED_PRECONDITION"
+        assert "hauberk ca prepare intermediate --csr FILE" in details
+        assert "hauberk ca install FILE" in details
+        assert (await operator.status()).anchor_sha256 == ""
+        assert [one["event"] for one in audited(mesh.config.data_dir)] == ["call.refused"]

@@ -339,5 +339,15 @@ def test_status_shows_every_sidecar_and_what_needs_attention(hauberk: Hauberk, f
 
 def test_status_of_an_empty_mesh_says_what_comes_next(hauberk: Hauberk, fake: FakeControlPlane) -> None:
     """The first thing one sees should not be an empty table."""
-    fake.answers["Admin/Status"] = admin_pb2.StatusResponse(trust_domain="mesh.local")
+    fake.answers["Admin/Status"] = admin_pb2.StatusResponse(trust_domain="mesh.local", anchor_sha256="ab" * 32)
     assert "hauberk token create --service NAME" in hauberk("status").stdout
+
+
+def test_status_of_a_mesh_without_a_root_sends_nobody_for_a_token(hauberk: Hauberk, fake: FakeControlPlane) -> None:
+    """Its root is kept offline and has signed nothing: no anchor is shown, and what comes first is named."""
+    fake.answers["Admin/Status"] = admin_pb2.StatusResponse(trust_domain="mesh.local")
+    shown = hauberk("status").stdout
+    assert "none yet" in shown
+    assert "hauberk ca status" in shown
+    assert "token create" not in shown
+    assert "valid until" not in shown
