@@ -125,6 +125,7 @@ class World:
         self._up_since = 0.0
         """Of the control plane."""
         self._tokens_wanted: set[int] = set()
+        self._nursery: trio.Nursery | None = None
 
     def now(self) -> float:
         """True Unix seconds."""
@@ -142,6 +143,7 @@ class World:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.control.housekeeping, HOUSEKEEPING_S)
             nursery.start_soon(self._watch)
+            self._nursery = nursery
             for node in self.nodes:
                 nursery.start_soon(node.live)
             for fault in self._faults:
@@ -176,7 +178,7 @@ class World:
             case "revoke serial":
                 self._revoke_serial(self.nodes[fault.nodes[0]])
             case "prepare root":
-                self._operate("Admin/CaStep", admin_pb2.CaStepRequest(step="prepare", level="root"))
+                await self._rotate_root()
             case "taint intermediate":
                 await self._taint_intermediate()
             case other:
@@ -245,6 +247,14 @@ class World:
             self._taken.append(Taken(shown=node.shown, at=self.now(), why="serial"))
             self._since["on", node.number] = self.now()
 
+    async def _rotate_root(self) -> None:
+        """By command. An operator who does not want to wait asks every day, and is refused while it would hurt."""
+        if not self._operate("Admin/CaStep", admin_pb2.CaStepRequest(step="prepare", level="root")):
+            return
+        await trio.sleep(HOUR_S)
+        while not self._operate("Admin/CaStep", admin_pb2.CaStepRequest(step="activate", level="root")):
+            await trio.sleep(DAY_S)
+
     async def _taint_intermediate(self) -> None:
         """An operator who fears for a key: another takes over, the one before is left by all, then revoked."""
         if not self.control.is_up:
@@ -297,6 +307,13 @@ class World:
     # Invariants
 
     def _node_changed(self, node: Node) -> None:
+        if node.shown is not None and self._nursery is not None:
+            self._nursery.start_soon(self._at_its_end, node, node.shown.not_after)
+        self._step(node)
+
+    async def _at_its_end(self, node: Node, not_after: float) -> None:
+        """The moment a certificate ends is the one to look whether there is another."""
+        await trio.sleep_until(not_after - BEGAN_AT)
         self._step(node)
 
     def _step(self, node: Node | None = None) -> None:
