@@ -1,7 +1,7 @@
 """What somebody can do who copied the control plane's data directory with its key, and how long that works.
 
 `steal` takes the key that signs leaves now. `Holder` has a certificate made with it that no control plane knows of, and
-goes on calling a sidecar with httpx over mutual TLS: over one connection it keeps, and over new ones.
+goes on calling a sidecar over mutual TLS: with curl over one connection it keeps, with httpx over new ones.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import secrets
 import sqlite3
 import ssl
+import subprocess
 import threading
 import time
 from contextlib import closing
@@ -33,8 +34,7 @@ TD = TrustDomain.parse("mesh.local")
 LIFETIME_S = 3_600.0
 PAUSE_S = 0.15
 TIMEOUT_S = 3.0
-KEPT_S = 60.0
-"""Longer than any test keeps a stream."""
+READ_OCTETS = 4_096
 REFUSED = (httpx.HTTPError, h2.exceptions.ProtocolError)
 """h2 takes no frame after a GOAWAY, and httpx hands on what it says of the next one."""
 
@@ -64,11 +64,15 @@ class Holder:
         identity = SpiffeId.for_workload(TD, "shop", name)
         issued = signer.issue(identity, key.public_key(), LIFETIME_S, time.time())
         self.svid = X509Svid.of(issued.chain_der, key, TD, time.time())
-        self._context = client_context(self.svid, directory / f"{name}-{secrets.token_hex(4)}.pem")
+        self._file = directory / f"{name}-{secrets.token_hex(4)}.pem"
+        self._context = client_context(self.svid, self._file)
         self._url = f"https://{address}"
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: trio.run(self._run))
-        self._reading = trio.CancelScope()
+        self._threads = [
+            threading.Thread(target=lambda: trio.run(self._run)),
+            threading.Thread(target=self._keep),
+        ]
+        self._kept: subprocess.Popen[bytes] | None = None
         self.taken_at = 0.0
         """Monotonic seconds of the last new connection that was answered."""
         self.taken = self.refused = 0
@@ -81,12 +85,17 @@ class Holder:
         self.ended_at = 0.0
 
     def __enter__(self) -> Holder:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self._stop.set()
-        self._thread.join()
+        while any(thread.is_alive() for thread in self._threads):
+            if self._kept is not None:
+                self._kept.terminate()
+            self._threads[0].join(PAUSE_S)
+            self._threads[1].join(PAUSE_S)
 
     def __repr__(self) -> str:
         return (
@@ -99,39 +108,30 @@ class Holder:
         return not self.is_open and self.refusals >= 3
 
     async def _run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep)
-            while not self._stop.is_set():
-                async with self._client() as client:
-                    try:
-                        answer = await client.get("/hello")
-                        assert answer.status_code == 200, (answer.status_code, answer.text)
-                        self.taken, self.taken_at, self.refusals = self.taken + 1, time.monotonic(), 0
-                    except REFUSED as error:
-                        self.refused, self.refusals, self.why = self.refused + 1, self.refusals + 1, repr(error)
-                await trio.sleep(PAUSE_S)
-            self._reading.cancel()
-
-    async def _keep(self) -> None:
-        """One stream that stays open. The victim's own certificate may end it: then another.
-
-        Only reading is cancelled: httpx cancelled in a handshake leaves the socket to the garbage collector."""
         while not self._stop.is_set():
             async with self._client() as client:
                 try:
-                    waits = httpx.Timeout(TIMEOUT_S, read=KEPT_S)
-                    async with client.stream("GET", "/events/2", timeout=waits) as answer:
-                        assert answer.status_code == 200, answer.status_code
-                        self._reading = trio.CancelScope()
-                        with self._reading:
-                            async for _ in answer.aiter_bytes():
-                                self.is_open = True
-                                self.opened += 1
-                except REFUSED:
-                    pass
-                if self.is_open and not self._stop.is_set():
-                    self.is_open, self.ended_at = False, time.monotonic()
+                    answer = await client.get("/hello")
+                    assert answer.status_code == 200, (answer.status_code, answer.text)
+                    self.taken, self.taken_at, self.refusals = self.taken + 1, time.monotonic(), 0
+                except REFUSED as error:
+                    self.refused, self.refusals, self.why = self.refused + 1, self.refusals + 1, repr(error)
             await trio.sleep(PAUSE_S)
+
+    def _keep(self) -> None:
+        """One stream that stays open. The victim's own certificate may end it: then another.
+
+        With curl, for it goes on with a stream after a GOAWAY, as h2 and with it httpx does not."""
+        options = ["-sqNk", "--http2", "--noproxy", "*", "--cert", str(self._file), "-H", "host: orders:8080"]
+        while not self._stop.wait(PAUSE_S):
+            with subprocess.Popen(["curl", *options, f"{self._url}/events/2"], stdout=subprocess.PIPE) as self._kept:
+                assert self._kept.stdout is not None
+                while not self._stop.is_set() and os.read(self._kept.stdout.fileno(), READ_OCTETS):
+                    self.opened += not self.is_open
+                    self.is_open = True
+                self._kept.terminate()
+            if self.is_open and not self._stop.is_set():
+                self.is_open, self.ended_at = False, time.monotonic()
 
     def _client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
