@@ -24,6 +24,7 @@ from control_plane.api.callers import KnownCallers
 from control_plane.api.credentials import OwnCertificate
 from control_plane.api.methods import methods
 from control_plane.api.server import Addresses, GrpcServer
+from control_plane.api.together import Together
 from control_plane.audit import AuditLog
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaError
@@ -181,6 +182,7 @@ def _server(state: State, limits: Limits, now: Callable[[], float]) -> GrpcServe
         limits=limits,
         now=now,
         refused=state.audit.refused,
+        together=Together(state.store),
     )
 
 

@@ -23,7 +23,7 @@ class RevokedView:
     def __init__(self, store: Store, authority: CertificateAuthority) -> None:
         self._store = store
         self._authority = authority
-        self._as_of: object = None
+        self._as_of: tuple[object, ...] = ()
         self._held = NOTHING_REVOKED
         self._tokens: frozenset[str] = frozenset()
 
@@ -31,10 +31,9 @@ class RevokedView:
         return f"<RevokedView identities={len(self._held.identities)} serials={len(self._held.serials)}>"
 
     def current(self) -> Revocations:
-        """As of the store's revision."""
+        """As of now."""
         as_of = (
-            self._store.epoch,
-            self._store.revision,
+            self._store.revocation_changes,
             self._authority.revoked_intermediates,
             self._authority.tainted,
         )

@@ -15,7 +15,7 @@ from certs.bundle import pin
 from certs.errors import InvalidCsr
 from control_plane import tokens
 from control_plane.api.authz import Caller
-from control_plane.api.issuing import Issuer, check_csr
+from control_plane.api.issuing import Issuer, csr_of
 from control_plane.audit import AuditLog
 from control_plane.audit.log import WE
 from control_plane.ca.authority import CertificateAuthority
@@ -76,7 +76,7 @@ class IdentityApi:
         now = self._now()
         _within(self._join_limit, caller, now)
         # Read before the token is spent: a mistake in a request should not cost a token.
-        check_csr(request.csr_der)
+        csr = csr_of(request.csr_der)
         _check_node_key(request)
         with self._store.transaction():
             token = tokens.consume(self._store, request.token_id, request.token_secret, now)
@@ -86,7 +86,7 @@ class IdentityApi:
             node = new_node(
                 workload, token.token_id, request.node_key_der, now=now, lifetime_s=self._issuer.node_lifetime_s
             )
-            answer = self._issuer.issue(caller, workload, self._continued(node), request.csr_der, now, "joined")
+            answer = self._issuer.issue(caller, workload, self._continued(node), csr, now, "joined")
         self._changed()  # who asked for this service by a name that was unknown wants to hear
         log.info("workload joined", extra=fields(spiffe_id=str(workload.spiffe_id), token_id=token.token_id))
         return answer
@@ -99,7 +99,7 @@ class IdentityApi:
     async def rejoin(self, caller: Caller, request: pb.RejoinRequest) -> pb.SvidResponse:
         now = self._now()
         _within(self._rejoin_limit, caller, now)
-        check_csr(request.csr_der)
+        csr = csr_of(request.csr_der)
         self._challenges.check(request.nonce, now)
         node = self._store.node(request.node_id)
         if node is None or not node.public_key_der or not _has_signed(node, request):
@@ -112,7 +112,7 @@ class IdentityApi:
             raise PermissionDenied(f"{why}: {_REFUSED}")
         assert workload is not None
         with self._store.transaction():
-            answer = self._issuer.issue(caller, workload, node, request.csr_der, now, "rejoined")
+            answer = self._issuer.issue(caller, workload, node, csr, now, "rejoined")
         log.info("workload came back", extra=fields(spiffe_id=str(workload.spiffe_id), node_id=node.node_id))
         return answer
 
@@ -141,11 +141,11 @@ class IdentityApi:
         workload = workload_of(self._store, caller)
         node = self._line_of(caller, now)
         self._check_not_revoked(workload.spec, node.token_id if node is not None else "")
-        check_csr(request.csr_der)
+        csr = csr_of(request.csr_der)
         if node is None:  # a member of before a restore of the store, or of an older release
             node = new_node(workload, "", b"", now=now, lifetime_s=self._issuer.node_lifetime_s)
         with self._store.transaction():
-            return self._issuer.issue(caller, workload, node, request.csr_der, now, "renewed")
+            return self._issuer.issue(caller, workload, node, csr, now, "renewed")
 
     async def confirm(self, caller: Caller, request: pb.ConfirmRequest) -> pb.ConfirmResponse:
         now = self._now()

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from certs.csr import read_csr
+from certs.csr import CsrFacts, read_csr
 from certs.errors import InvalidCsr
 from control_plane.api.authz import Caller
 from control_plane.audit import AuditLog, Field
@@ -49,10 +49,10 @@ class Issuer:
     """How long after its last certificate a node may come back."""
 
     def issue(
-        self, caller: Caller, workload: Workload, node: Node | None, csr_der: bytes, now: float, event: str
+        self, caller: Caller, workload: Workload, node: Node | None, csr: CsrFacts, now: float, event: str
     ) -> pb.SvidResponse:
         """Inside a transaction. `event`: joined | renewed | rejoined. Raises PermissionDenied, Unavailable."""
-        issued = self._signed(workload, csr_der, now)
+        issued = self._signed(workload, csr, now)
         self.store.record_issued(
             IssuedRecord(
                 serial=issued.serial,
@@ -86,9 +86,9 @@ class Issuer:
         )
         return self._response(workload, node, issued, now)
 
-    def _signed(self, workload: Workload, csr_der: bytes, now: float) -> IssuedSvid:
+    def _signed(self, workload: Workload, csr: CsrFacts, now: float) -> IssuedSvid:
         try:
-            return self.authority.issue(workload.spiffe_id, csr_der, self.lifetime_s(), now)
+            return self.authority.issue_for_request(workload.spiffe_id, csr, self.lifetime_s(), now)
         except IdentityMismatch as error:
             raise PermissionDenied(
                 f"the certificate request names somebody else; you are {workload.spiffe_id}, leave the name out"
@@ -112,10 +112,10 @@ class Issuer:
         )
 
 
-def check_csr(csr_der: bytes) -> None:
+def csr_of(csr_der: bytes) -> CsrFacts:
     """Before anything is spent on a request. Raises InvalidRequest."""
     try:
-        read_csr(csr_der)
+        return read_csr(csr_der)
     except InvalidCsr as error:
         row = f" ({error.row})" if error.row else ""
         raise InvalidRequest(f"the certificate request is refused{row}: {error}") from error

@@ -36,6 +36,10 @@ FILES: tuple[FileDescriptor, ...] = (
 )
 
 
+TOGETHER = frozenset(f"hauberk.v1.Identity/{one}" for one in ("Join", "Rejoin", "Renew", "Confirm", "IssueJwtSvid"))
+"""What a whole fleet may ask in one moment, and what is written down durably each time."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """One RPC. Exactly one of the handlers is there."""
@@ -46,6 +50,8 @@ class Method:
     request: type[Message]
     unary: UnaryHandler | None = None
     stream: StreamHandler | None = None
+    is_together: bool = False
+    """It waits for nothing, and shares its commit with others (`together`)."""
 
     @property
     def path(self) -> str:
@@ -105,6 +111,7 @@ def methods(
                         request=GetMessageClass(one.input_type),
                         unary=unary.get(key),
                         stream=stream.get(key),
+                        is_together=key in TOGETHER,
                     )
                 )
     if len(found) != len(unary) + len(stream):

@@ -37,6 +37,7 @@ from control_plane.api import callers
 from control_plane.api.authz import Caller, authorize, check_complete
 from control_plane.api.credentials import OwnCertificate, ServerCertificate
 from control_plane.api.methods import Method
+from control_plane.api.together import Together
 from control_plane.config import Limits, ListenAddress
 from control_plane.errors import ControlPlaneError, InvalidRequest, StartError, Unauthenticated
 from control_plane.logs import fields
@@ -81,6 +82,7 @@ class GrpcServer:
         limits: Limits,
         now: Callable[[], float],
         refused: Refused,
+        together: Together,
     ) -> None:
         """`refused` is told of every call that is answered with a no.
 
@@ -92,6 +94,7 @@ class GrpcServer:
         self._limits = limits
         self._now = now
         self._refuse = _Refuser(refused, now)
+        self._together = together
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # chosen at import time by the Python version
         self._servers: list[Any] = []
 
@@ -125,7 +128,11 @@ class GrpcServer:
             options += _JOIN_OPTIONS
         server = grpc.aio.server(interceptors=interceptors, options=options)
         for service in sorted({one.service for one in methods}):
-            handlers = {one.name: _handler(one, caller_of, self._refuse) for one in methods if one.service == service}
+            handlers = {
+                one.name: _handler(one, caller_of, self._refuse, self._together)
+                for one in methods
+                if one.service == service
+            }
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         if with_stock:
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -151,16 +158,21 @@ class GrpcServer:
 # --- calls ----------------------------------------------------------------------------------------------------
 
 
-def _handler(method: Method, caller_of: CallerOf, refuse: _Refuser) -> Any:
+def _handler(method: Method, caller_of: CallerOf, refuse: _Refuser, together: Together) -> Any:
     """A gRPC handler that takes and gives octets."""
 
     async def unary(octets: bytes, context: Context) -> bytes:
-        assert method.unary is not None
         caller = None
-        try:
+
+        async def answered() -> Message:
+            nonlocal caller
+            assert method.unary is not None
             caller = caller_of(context)
             authorize(caller, method.path)
-            answer = await method.unary(caller, _parsed(method.request, octets))
+            return await method.unary(caller, _parsed(method.request, octets))
+
+        try:
+            answer = await (together.run(answered) if method.is_together else answered())
             return answer.SerializeToString()
         except Exception as error:  # everything becomes a status
             refusal = error

@@ -202,6 +202,12 @@ class AuditLog:
         self._flushed = before + 1 if self._held else None
         self._store.change_fact(HEAD_FACT, str(self._head))
 
+    def mark(self) -> int:
+        return len(self._held)
+
+    def undo(self, mark: int) -> None:
+        del self._held[mark:]
+
     def settled(self, *, committed: bool) -> None:
         """The transaction is over."""
         self._held.clear()

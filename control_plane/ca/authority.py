@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from certs.bundle import TrustBundle, pin
-from certs.csr import read_csr
+from certs.csr import CsrFacts, read_csr
 from certs.der import PublicKey
 from certs.spiffe_id import SpiffeId, TrustDomain
 from certs.succession import Succession
@@ -140,7 +140,10 @@ class CertificateAuthority:
 
         Of the request only the key counts. Raises certs.errors.InvalidCsr (INVALID_ARGUMENT), IdentityMismatch if it
         names somebody else (PERMISSION_DENIED, row G01), CaExpired, UnfitToIssue."""
-        facts = read_csr(csr_der)
+        return self.issue_for_request(identity, read_csr(csr_der), lifetime_s, now)
+
+    def issue_for_request(self, identity: SpiffeId, facts: CsrFacts, lifetime_s: float, now: float) -> IssuedSvid:
+        """The same for a request that was read (`read_csr`), which proved its key. Raises as `issue`."""
         if facts.spiffe_id is not None and facts.spiffe_id != identity:
             raise IdentityMismatch(f"{identity} asked for a certificate of {facts.spiffe_id}", row="G01")
         self._operations.leaf_lifetime(lifetime_s)

@@ -59,6 +59,12 @@ class Journal(Protocol):
     def settled(self, *, committed: bool) -> None:
         """Called after every outermost transaction, whatever became of it. Never raises."""
 
+    def mark(self) -> int:
+        """How much of the open transaction waits for `flush`."""
+
+    def undo(self, mark: int) -> None:
+        """What came after that mark did not happen; the transaction goes on without it. Never raises."""
+
 
 class Store(Protocol):
     """See the module's docstring for the rules."""
@@ -71,6 +77,11 @@ class Store(Protocol):
     def revision(self) -> int:
         """Grows with every change, within an epoch."""
 
+    @property
+    def revocation_changes(self) -> int:
+        """Grows, within a process, whenever `revocations` may say something else than before: with every change, and
+        when one is undone."""
+
     def new_epoch(self) -> int:
         """After a restore: sidecars know revisions this store has not reached yet (security.md J07)."""
 
@@ -79,6 +90,12 @@ class Store(Protocol):
 
     def transaction(self) -> AbstractContextManager[None]:
         """All or nothing; may be nested, the outermost decides."""
+
+    def batch(self) -> AbstractContextManager[None]:
+        """The transactions inside become durable together, at its end: what that costs is paid once. Each is still all
+        or nothing by itself: one that fails takes nothing away from the others. Never nested.
+
+        Raises Unavailable at the end if they could not be made durable: then none of them happened."""
 
     def attach(self, journal: Journal) -> None:
         """From now on no transaction commits before that one's `flush` returned."""

@@ -67,6 +67,7 @@ class SqliteStore:
         self._path = path
         self._token_bytes = token_bytes
         self._transactions = Transactions(connection, path)
+        self._revocation_changes = 0
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._path.name} epoch={self.epoch} revision={self.revision}>"
@@ -109,6 +110,9 @@ class SqliteStore:
     def transaction(self) -> AbstractContextManager[None]:
         return self._transactions.begin()
 
+    def batch(self) -> AbstractContextManager[None]:
+        return self._transactions.batch()
+
     def attach(self, journal: Journal) -> None:
         self._transactions.journal = journal
 
@@ -126,13 +130,16 @@ class SqliteStore:
     def revision(self) -> int:
         return self._one("SELECT revision FROM clock")[0]
 
+    @property
+    def revocation_changes(self) -> int:
+        return self._revocation_changes + self._transactions.undone
+
     def new_epoch(self) -> int:
         # Larger, because sidecars refuse a smaller one on a stream that is open; by how much nobody can foretell, so
         # that two restores of one backup do not begin the same epoch.
         step = 1 + int.from_bytes(self._token_bytes(4), "big")
         with self.transaction():
-            sql = "UPDATE clock SET epoch = epoch + ?, revision = revision + 1 RETURNING epoch"
-            return self._one(sql, step)[0]
+            return self._one("UPDATE clock SET epoch = epoch + ?, revision = revision + 1 RETURNING epoch", step)[0]
 
     def next_revision(self) -> int:
         with self.transaction():
@@ -182,8 +189,7 @@ class SqliteStore:
 
     def unspent_tokens_until(self, created_before: float, now: float) -> float:
         sql = "SELECT max(expires_at) FROM join_token WHERE consumed_at IS NULL AND created_at < ? AND expires_at > ?"
-        (until,) = self._connection.execute(sql, (created_before, now)).fetchone()
-        return float(until or 0.0)
+        return float(self._one(sql, created_before, now)[0] or 0.0)
 
     def void_tokens(self, now: float) -> int:
         sql = "UPDATE join_token SET consumed_at = ? WHERE consumed_at IS NULL AND expires_at > ?"
@@ -250,6 +256,7 @@ class SqliteStore:
         return self._identity.unexpired_until(now)
 
     def forget_expired(self, before: float) -> int:
+        self._revocation_changes += 1
         with self.transaction():
             tokens = self._connection.execute("DELETE FROM join_token WHERE expires_at < ?", (before,)).rowcount
             return tokens + self._identity.forget_expired(before)
@@ -287,9 +294,11 @@ class SqliteStore:
         return self._bumping(lambda: self._identity.forget_authority(authority_id))
 
     def put_revocation(self, revocation: RevocationRecord) -> bool:
+        self._revocation_changes += 1
         return self._bumping(lambda: self._identity.put_revocation(revocation))
 
     def delete_revocation(self, kind: RevokedKind, value: str) -> bool:
+        self._revocation_changes += 1
         return self._bumping(lambda: self._identity.delete_revocation(kind, value))
 
     def revocations(self) -> Sequence[RevocationRecord]:

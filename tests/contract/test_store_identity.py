@@ -228,7 +228,18 @@ class Notes:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.told: list[str] = []
+        self.held: list[str] = []
         self.fails = False
+
+    def note(self, word: str) -> None:
+        """Of a transaction, as a record of it would be."""
+        self.held.append(word)
+
+    def mark(self) -> int:
+        return len(self.held)
+
+    def undo(self, mark: int) -> None:
+        del self.held[mark:]
 
     def flush(self) -> None:
         self.told.append(f"flush {self._store.fact('x')}")
