@@ -127,7 +127,7 @@ def consume(store: Store, token_id: str, secret: bytes, now: float) -> JoinToken
     if held.consumed_at is not None:
         raise PermissionDenied(
             f"this join token was already used at {_when(held.consumed_at)}; a token is good for one sidecar, create"
-            " another with: hauberk token create"
+            " another with: hauberk token create (a sidecar with a state_dir needs none to start again)"
         )
     raise PermissionDenied(
         f"this join token expired at {_when(held.expires_at)}; create a new one with: hauberk token create"

@@ -209,7 +209,9 @@ class Sidecar:
         nursery.start_soon(self._link.run)
         nursery.start_soon(self._report, self._link)
         nursery.start_soon(self._membership.run)
-        log.info("joined the mesh", extra={"spiffe_id": self.spiffe_id, "mesh": str(self.mesh_address)})
+        restart = "needs no token" if self.config.state_dir else "needs a new join token, for there is no state_dir"
+        facts = {"spiffe_id": self.spiffe_id, "mesh": str(self.mesh_address), "restart": restart}
+        log.info("joined the mesh", extra=facts)
 
     # What comes from the control plane
 

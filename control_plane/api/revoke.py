@@ -143,10 +143,15 @@ class RevokeApi:
         raise InvalidRequest(f"kind: {kind[:80]!a} is none; one of {', '.join(KINDS)}")
 
     def _identity(self, value: str) -> str:
+        namespace, slash, account = value.partition("/")
         try:
-            identity = SpiffeId.parse(value)
+            if slash and account and not account.startswith("/") and "/" not in account:
+                identity = SpiffeId.for_workload(self._trust_domain, namespace, account)
+            else:
+                identity = SpiffeId.parse(value)
         except CertsError as error:
-            raise InvalidRequest(f"value: {error}; write it as `hauberk status` shows it") from error
+            how = "write it as `hauberk status` shows it, or as namespace/service-account"
+            raise InvalidRequest(f"value: {error}; {how}") from error
         if identity.trust_domain != self._trust_domain:
             raise InvalidRequest(f"value: {identity} is not of this mesh, which is {self._trust_domain}")
         if not identity.is_workload:

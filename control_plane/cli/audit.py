@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from control_plane.audit.verify import Report
 
 
+FORMS = ("jsonl", "rfc5424", "ocsf")
+_OTHERS = ("json", "yaml", "table", "syslog")
+"""What -o takes elsewhere."""
+
+
 class Moment(click.ParamType[float]):
     """`2026-11-23`, `2026-11-23T07:30:00Z` or Unix seconds: as Unix seconds. Without a zone it is UTC."""
 
@@ -94,7 +99,8 @@ def verify(*, files: tuple[Path, ...], key_file: Path | None, show_key: bool, ou
     except ControlPlaneError as error:
         raise CliError(str(error)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise CliError(f"cannot read {getattr(error, 'filename', None) or key_file}: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise CliError(f"{getattr(error, 'filename', None) or key_file}: cannot be read ({why})") from None
     _tell(report, output, way_out=str(data_dir) if not files else None)
     return 1 if report.problem else 0
 
@@ -154,7 +160,7 @@ def _tell(report: Report, output: str, *, way_out: str | None) -> None:
         "hauberk audit export --format ocsf -o audit.ocsf.jsonl",
     ),
 )
-@click.option("--format", "form", type=click.Choice(["jsonl", "rfc5424", "ocsf"]), default="jsonl", show_default=True,
+@click.option("--format", "form", type=click.Choice(FORMS), default="jsonl", show_default=True,
               help="jsonl: the lines as they are; rfc5424: syslog; ocsf: events of OCSF 1.2.0.")  # fmt: skip
 @click.option("--since", type=Moment(), metavar="TIME", help="Not what is older.")
 @click.option("--until", type=Moment(), metavar="TIME", help="Not what is newer.")
@@ -169,6 +175,8 @@ def export(*, form: str, since: float | None, until: float | None, out: Path | N
     from control_plane.audit.verify import files_of
 
     data_dir = data_dir.expanduser().absolute()
+    if out is not None and out.name in (*FORMS, *_OTHERS):
+        raise click.UsageError(f"-o names the file to write; what is written is said by --format {'|'.join(FORMS)}")
     stream: IO[str] = sys.stdout
     try:
         if out is not None:

@@ -40,7 +40,11 @@ def backup(*, file: Path, data_dir: Path) -> int:
     except ControlPlaneError as error:
         raise CliError(str(error)) from None
     except OSError as error:
-        raise CliError(f"{error.filename or file}: {error.strerror}; nothing was written") from None
+        scratch = str(file.parent / f".{file.name}-")
+        where = file if str(error.filename or scratch).startswith(scratch) else error.filename
+        raise CliError(
+            f"{where}: cannot be written ({error.strerror}); choose another FILE, there is none now"
+        ) from None
     print_pairs(
         [
             ("backup", f"{file}"),
@@ -74,6 +78,7 @@ def restore(*, file: Path, replace: bool, data_dir: Path) -> int:
     read it.
     """
     from control_plane.app import prepare_data_dir
+    from control_plane.cli.output import note
     from control_plane.errors import ControlPlaneError
     from control_plane.restore import restore as make_again
 
@@ -86,6 +91,8 @@ def restore(*, file: Path, replace: bool, data_dir: Path) -> int:
     except OSError as error:
         raise CliError(f"{error.filename or data_dir}: {error.strerror}; start `hauberk restore` again") from None
     _tell(done)
+    if not (data_dir / "kek.key").exists():
+        note(f"before the start: that key belongs at {data_dir}/kek.key, mode 0400, or where kek_file says")
     return 0
 
 

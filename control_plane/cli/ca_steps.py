@@ -17,6 +17,7 @@ from control_plane.cli.options import output_option, reaches_control_plane
 from control_plane.cli.verb import CliError, Verb
 
 if TYPE_CHECKING:
+    from control_plane.cli.client import Client
     from protos.hauberk.v1 import admin_pb2
 
 LEVELS = ("root", "intermediate", "jwt")
@@ -74,11 +75,9 @@ def prepare(*, level: str, csr: Path | None, force: bool, output: str, socket: P
 
     request = admin_pb2.CaStepRequest(step="prepare", level=level, force=force)
     with Client(socket) as control_plane:
+        if csr is not None:
+            _check_root_is_offline(control_plane, level)
         answer = control_plane.call("Admin/CaStep", request, admin_pb2.CaStepResponse, timeout_s=STEP_TIMEOUT_S)
-    if csr is not None and not answer.csr_pem:
-        raise CliError(
-            f"{_name(answer)} is prepared, but the root is not kept offline, so there is no request for --csr"
-        )
     if csr is not None and str(csr) != "-":
         _write(csr, answer.csr_pem)
         note(f"the request is in {csr}; have the offline root sign it, then: hauberk ca install FILE")
@@ -216,6 +215,21 @@ def _name(answer: admin_pb2.CaStepResponse) -> str:
     return printable(f"{answer.authority.level} {answer.authority.authority_id}")
 
 
+def _check_root_is_offline(control_plane: Client, level: str) -> None:
+    """Asked before anything is made: is there to be a request? Raises CliError."""
+    from protos.hauberk.v1 import admin_pb2
+
+    held = control_plane.call("Admin/CaStatus", admin_pb2.CaStatusRequest(), admin_pb2.CaStatusResponse).authorities
+    root_is_here = any(one.level == "root" and one.phase == "active" and one.has_key for one in held)
+    if root_is_here or level != "intermediate":
+        why = (
+            "the root is kept by the control plane itself"
+            if root_is_here
+            else f"no {level} is asked of an offline root"
+        )
+        raise CliError(f"{why}, so there is no request for --csr: leave it out; nothing was changed")
+
+
 def _write(path: Path, text: str) -> None:
     """A new file. A request is no secret."""
     try:
@@ -239,8 +253,17 @@ def _read(path: Path) -> str:
     if len(octets) > PEM_OCTETS_MAX:
         raise CliError(f"{path}: longer than {PEM_OCTETS_MAX} bytes; give two certificates in PEM, no more")
     try:
-        return octets.decode("ascii")
+        return _certificates(path, octets.decode("ascii"))
     except UnicodeDecodeError:
         raise CliError(
             f"{path}: is not PEM; convert it with `openssl x509 -inform DER -in {path} -out {path}.pem`"
         ) from None
+
+
+def _certificates(path: Path, text: str) -> str:
+    """The likeliest mistakes are told with the file's name. Raises CliError."""
+    if "-----BEGIN CERTIFICATE-----" in text:
+        return text
+    if "-----BEGIN CERTIFICATE REQUEST-----" in text:
+        raise CliError(f"{path}: is the request; have the offline root sign it, and install what comes back")
+    raise CliError(f"{path}: holds no certificate in PEM; give the signed intermediate, then its root")

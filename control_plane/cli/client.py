@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 from google.protobuf.message import Message
@@ -19,13 +20,15 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines on standard
 
 import grpc
 
-from control_plane.cli.output import printable
+from control_plane.cli.output import note, printable
 from control_plane.cli.verb import CliError
 
 PACKAGE = "hauberk.v1"
 CALL_TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 60.0
 """Of what changes policy: ten thousand rules take seconds to read, and to say who gains and who loses by them."""
+QUIET_S = 1.0
+"""What takes longer says so."""
 SOCKET_PATH_OCTETS_MAX = 107
 """sun_path of unix(7), less its final zero."""
 
@@ -59,10 +62,19 @@ class Client:
             response_deserializer=answer.FromString,
         )
         try:
-            response: AnswerT = stub(request, timeout=timeout_s)
+            response: AnswerT = self._patiently(stub.future(request, timeout=timeout_s), timeout_s)
         except grpc.RpcError as error:
             self._explain(error, timeout_s)
         return response
+
+    def _patiently(self, call: Any, timeout_s: float) -> Any:
+        """Its answer; who sits before a terminal is told when that takes long. Raises grpc.RpcError."""
+        try:
+            return call.result(timeout=QUIET_S)
+        except grpc.FutureTimeoutError:
+            if sys.stderr.isatty():
+                note(f"waiting for the answer, up to {timeout_s:.0f} s ...")
+            return call.result()
 
     def _explain(self, error: grpc.RpcError, timeout_s: float) -> NoReturn:
         """One line for each status. What the control plane says is passed on as it is, less terminal controls."""

@@ -27,19 +27,15 @@ from control_plane.cli.serve_control_plane import control_plane
 from control_plane.cli.serve_sidecar import sidecar
 from control_plane.cli.status import status
 from control_plane.cli.tokens import token
-from control_plane.cli.verb import Verb
+from control_plane.cli.verb import Verb, Verbs
 
 NAME = "hauberk"
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 
 
-class Hauberk(click.Group):
+class Hauberk(Verbs):
     """The group of all verbs. Verbs return their exit code, or None for 0."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which one needs them, not of the alphabet."""
-        return list(self.commands)
 
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None, *_args: Any, **extra: Any

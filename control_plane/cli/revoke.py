@@ -22,6 +22,7 @@ SCHEME = "spiffe://"
 SHOWN_MAX = 5
 
 _TOKEN_ID = re.compile(r"[0-9a-f]{16}")
+_AS_IN_POLICIES = re.compile(r"[^/:]+/ns/[^/]+/sa/[^/]+")
 
 
 @click.command(
@@ -30,6 +31,7 @@ _TOKEN_ID = re.compile(r"[0-9a-f]{16}")
     short_help="Take a workload's right to be in the mesh away, at once.",
     examples=(
         "hauberk revoke identity spiffe://mesh.local/ns/shop/sa/orders --reason stolen --wait",
+        "hauberk revoke identity shop/orders",
         "hauberk revoke serial 7a3f0c2d51 --reason 'key found in a log'",
         "hauberk revoke token 00112233445566aa",
     ),
@@ -43,11 +45,14 @@ _TOKEN_ID = re.compile(r"[0-9a-f]{16}")
 def revoke(*, kind: str, value: str, reason: str, wait: bool, timeout_s: float, output: str, socket: Path) -> None:
     """Take away what an identity, one certificate or a join token gave. It holds until it is reinstated.
 
-    identity: every certificate of that SPIFFE ID, those it has and those it would get. serial: one certificate, by its
-    serial number in hexadecimal. token: what joined with it, by the id that `hauberk token create` told; a token that
-    was not used yet is void. Open connections of whoever is hit end within seconds, everywhere in the mesh.
+    identity: every certificate of that SPIFFE ID (or NAMESPACE/SERVICE-ACCOUNT), those it has and those it would get.
 
-    An authority is revoked with `hauberk ca revoke`.
+    serial: one certificate, by its serial number in hexadecimal.
+
+    token: what joined with it, by the id that `hauberk token create` told; a token that was not used yet is void.
+
+    Open connections of whoever is hit end within seconds, everywhere in the mesh. An authority is revoked with
+    `hauberk ca revoke`.
     """
     from control_plane.cli.client import CHANGE_TIMEOUT_S, Client
     from control_plane.cli.output import plain, print_data, printable
@@ -60,7 +65,7 @@ def revoke(*, kind: str, value: str, reason: str, wait: bool, timeout_s: float, 
             "Admin/Revoke", request, admin_pb2.RevokeResponse, timeout_s=CHANGE_TIMEOUT_S + wait_s
         )
     if output == "table":
-        click.echo(printable(f"{kind} {request.value} {_done(answer)}"))
+        click.echo(printable(f"{kind} {request.value} {_done(kind, answer)}"))
     else:
         print_data(plain(answer), output)
     if wait:
@@ -135,20 +140,23 @@ def show(found: Sequence[admin_pb2.Revocation]) -> None:
 
 
 def _value(kind: str, value: str) -> str:
-    """A SPIFFE ID may be written as policies have it, without its scheme. Raises UsageError, which says nothing of the
+    """A SPIFFE ID may be written as policies have it, without its scheme; NAMESPACE/SERVICE-ACCOUNT is left to the
+    control plane, which knows the trust domain. Raises UsageError, which says nothing of the
     value, for a join token in place of its id."""
     if kind == "token" and not _TOKEN_ID.fullmatch(value):
         raise click.UsageError(
             "VALUE is no id of a join token: it is the 16 hexadecimal digits that `hauberk token create` told, never"
             " the token itself"
         )
-    return SCHEME + value if kind == "identity" and "://" not in value else value
+    return SCHEME + value if kind == "identity" and _AS_IN_POLICIES.fullmatch(value) else value
 
 
-def _done(answer: admin_pb2.RevokeResponse) -> str:
+def _done(kind: str, answer: admin_pb2.RevokeResponse) -> str:
     if not answer.changed:
         return "was revoked already"
     count = len(answer.serials)
+    if not count and kind == "serial":
+        return "is revoked, but no certificate that is still good has that number: is it typed right?"
     if not count:
         return "is revoked, and with it no certificate: nobody holds one now"
     return f"is revoked, and with it {'1 certificate' if count == 1 else f'{count} certificates'}"

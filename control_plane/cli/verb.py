@@ -34,3 +34,7 @@ class Verb(_WithExamples):
 
 class Verbs(_WithExamples, click.Group):
     """And so has every group of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which one needs them, not of the alphabet."""
+        return list(self.commands)

@@ -87,7 +87,10 @@ class JoinToken:
 def read_token(path: str) -> JoinToken:
     """The token in the file at `path`, or on standard input if it is "-". Raises TokenError."""
     if not path:
-        raise TokenError("no join token: name its file with --token-file, or with join_token_file in the configuration")
+        raise TokenError(
+            "no join token, and no state_dir in which an earlier start left a node key: name the token's file with"
+            " --token-file, or with join_token_file in the configuration (`hauberk token create` makes one)"
+        )
     where = "standard input" if path == "-" else path
     try:
         if path == "-":

@@ -72,6 +72,16 @@ def test_an_identity_that_nobody_has_can_be_revoked(tmp_path: Path) -> None:
             desk.join()
 
 
+def test_an_identity_may_be_written_as_explain_takes_it(tmp_path: Path) -> None:
+    """Namespace and service account; it is stored whole, and given back by either spelling."""
+    with opened(tmp_path) as desk:
+        assert desk.revoke("identity", "shop/orders").changed
+        assert [one.value for one in desk.revocations()] == [ORDERS]
+        assert not desk.revoke("identity", ORDERS).changed
+        assert desk.reinstate("identity", "shop/orders")
+        assert desk.revocations() == []
+
+
 @pytest.mark.parametrize("spelled", ["{0:x}", "{0:X}", "00{0:x}", "{1}"])
 def test_a_serial_number_is_taken_as_openssl_prints_it(tmp_path: Path, spelled: str) -> None:
     """In capitals, with zeros before it, with colons; stored in one spelling."""
@@ -123,7 +133,10 @@ def test_an_unused_token_is_void_and_a_used_one_takes_along_what_came_of_it(tmp_
         ("identity", "spiffe://mesh.local/hauberk/control-plane", "no workload"),
         ("identity", "spiffe://mesh.local/hauberk/operator/ann", "no workload"),
         ("identity", "spiffe://other.mesh/ns/shop/sa/orders", "not of this mesh"),
-        ("identity", "orders", "value: "),
+        ("identity", "orders", "value: .*or as namespace/service-account"),
+        ("identity", "shop/", "value: "),
+        ("identity", "/orders", "value: "),
+        ("identity", "shop/or ders", "value: "),
         ("identity", "spiffe://mesh.local/ns/shop/sa/../x", "value: "),
         ("serial", "0", "no serial number"),
         ("serial", "", "no serial number"),

@@ -82,6 +82,25 @@ def test_export_of_a_broken_chain_stops_there(data_dir: Path) -> None:
     assert result.stdout.count("\n") == 4
 
 
+def test_export_o_names_a_file_and_no_form(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere -o says how to print; a file called json is not what was meant."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("json", "ocsf"):
+        result = typed("audit", "export", "--data-dir", data_dir, "-o", name)
+        assert result.exit_code == 2
+        assert "--format" in result.stderr
+        assert not (tmp_path / name).exists()
+
+
+def test_what_cannot_be_read_or_written_is_named(data_dir: Path, tmp_path: Path) -> None:
+    """By the name that was typed, in words."""
+    missing = tmp_path / "none"
+    said = typed("audit", "verify", missing).stderr
+    assert said == f"hauberk: {missing}: cannot be read (No such file or directory)\n"
+    said = typed("backup", missing / "b", "--data-dir", data_dir).stderr
+    assert said.startswith(f"hauberk: {missing / 'b'}: cannot be written (No such file or directory)")
+
+
 def test_a_directory_without_a_mesh_is_told(tmp_path: Path) -> None:
     """Each verb in one line."""
     for verb in (["audit", "verify"], ["audit", "export"], ["audit", "restart", "--reason", "x"]):
@@ -102,6 +121,7 @@ def test_backup_and_restore_say_what_is_needed_and_what_became_of_it(data_dir: P
     assert again.exit_code == 0
     assert "0 unused ones are void" in again.output
     assert "taken over" in again.output
+    assert f"that key belongs at {data_dir}/kek.key" in again.output  # it has none
 
 
 @pytest.mark.parametrize(

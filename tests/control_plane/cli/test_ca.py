@@ -128,6 +128,7 @@ def test_a_request_for_an_offline_root_goes_to_a_new_file(
 ) -> None:
     """One that is there is left as it is; without --csr it goes to standard output."""
     fake.answers["Admin/CaStep"] = pb.CaStepResponse(authority=authority(phase="requested"), csr_pem="REQUEST\n")
+    fake.answers["Admin/CaStatus"] = status_of(authority(B, "root", has_key=False))
     out = tmp_path / "x.csr"
     assert hauberk("ca", "prepare", "intermediate", "--csr", str(out)).exit_code == 0
     assert out.read_text() == "REQUEST\n"
@@ -141,25 +142,36 @@ def test_a_request_for_an_offline_root_goes_to_a_new_file(
 
 
 def test_a_request_that_there_is_not_is_said(hauberk: Hauberk, fake: FakeControlPlane, tmp_path: Path) -> None:
-    """A root that is not offline needs none."""
-    fake.answers["Admin/CaStep"] = pb.CaStepResponse(authority=authority(phase="prepared"))
+    """A root that is kept here is sent none, nor for another level: nothing is prepared either."""
+    fake.answers["Admin/CaStatus"] = status_of(authority(B, "root", "active"))
     result = hauberk("ca", "prepare", "intermediate", "--csr", str(tmp_path / "x.csr"))
     assert result.exit_code == 1
-    assert "the root is not kept offline" in result.stderr
+    assert "the root is kept by the control plane itself" in result.stderr
+    fake.answers["Admin/CaStatus"] = status_of(authority(B, "root", "active", has_key=False))
+    result = hauberk("ca", "prepare", "jwt", "--csr", str(tmp_path / "x.csr"))
+    assert "no jwt is asked of an offline root" in result.stderr
+    assert [method for method, _ in fake.asked] == ["Admin/CaStatus"] * 2
 
 
 def test_install_sends_the_file(hauberk: Hauberk, fake: FakeControlPlane, tmp_path: Path) -> None:
     """Or standard input; what cannot be PEM is refused here."""
     fake.answers["Admin/CaInstall"] = pb.CaStepResponse(authority=authority())
     file = tmp_path / "signed.pem"
-    file.write_text("PEM")
+    pem = "-----BEGIN CERTIFICATE-----\n"
+    file.write_text(pem)
     assert hauberk("ca", "install", str(file)).exit_code == 0
-    assert hauberk("ca", "install", "-", input="PEM").exit_code == 0
-    assert [request.certificate_pem for _, request in fake.asked] == ["PEM", "PEM"]
-    for content, says in ((b"\x30\x82\xff", "is not PEM"), (b"x" * 70_000, "longer than")):
+    assert hauberk("ca", "install", "-", input=pem).exit_code == 0
+    assert [request.certificate_pem for _, request in fake.asked] == [pem, pem]
+    for content, says in (
+        (b"\x30\x82\xff", "is not PEM"),
+        (b"x" * 70_000, "longer than"),
+        (b"-----BEGIN CERTIFICATE REQUEST-----\n", "is the request; have the offline root sign it"),
+        (b"# a file of another kind\n", "holds no certificate in PEM"),
+    ):
         file.write_bytes(content)
         result = hauberk("ca", "install", str(file))
         assert result.exit_code == 1
+        assert f"{file}: " in result.stderr
         assert says in result.stderr
     missing = hauberk("ca", "install", str(tmp_path / "none"))
     assert (missing.exit_code, "cannot be read" in missing.stderr) == (1, True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from control_plane.cli import client as client_module
 from control_plane.cli.client import Client
 from control_plane.cli.verb import CliError
 from protos.hauberk.v1 import admin_pb2
@@ -77,6 +78,29 @@ def test_a_control_plane_that_does_not_answer_is_not_waited_for(tmp_path: Path) 
                 status(tmp_path / "s", timeout_s=0.2)
         finally:
             caller_gave_up.set()
+
+
+def test_who_sits_before_a_terminal_is_told_of_a_long_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And gets the answer; a program that reads standard error is told nothing."""
+    monkeypatch.setattr(client_module, "QUIET_S", 0.01)
+    for is_terminal in (True, False):
+        looked = threading.Event()
+
+        def isatty(looked: threading.Event = looked, is_terminal: bool = is_terminal) -> bool:
+            looked.set()
+            return is_terminal
+
+        def answer(looked: threading.Event = looked) -> admin_pb2.StatusResponse:
+            looked.wait(5)
+            return admin_pb2.StatusResponse(trust_domain="mesh.local")
+
+        monkeypatch.setattr("sys.stderr.isatty", isatty)
+        with serving(tmp_path / f"s{is_terminal}") as fake:
+            fake.answers["Admin/Status"] = answer
+            assert status(tmp_path / f"s{is_terminal}").trust_domain == "mesh.local"
+        assert ("waiting for the answer, up to 5 s ..." in capsys.readouterr().err) is is_terminal
 
 
 def test_a_socket_nobody_listens_on_any_more_is_told_as_nobody(tmp_path: Path) -> None:

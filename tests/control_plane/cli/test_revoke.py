@@ -31,6 +31,22 @@ def test_revoking_says_what_it_ended(hauberk: Hauberk, fake: FakeControlPlane, s
     assert request == admin_pb2.RevokeRequest(kind="identity", value=ORDERS, reason="stolen")
 
 
+def test_a_serial_number_that_nobody_has_may_be_typed_wrong(hauberk: Hauberk, fake: FakeControlPlane) -> None:
+    """It is revoked all the same, and asked about."""
+    fake.answers["Admin/Revoke"] = admin_pb2.RevokeResponse(changed=True)
+    result = hauberk("revoke", "serial", "abcd")
+    assert result.exit_code == 0
+    assert "is it typed right?" in result.stdout
+
+
+def test_a_name_as_explain_takes_it_is_left_to_the_control_plane(hauberk: Hauberk, fake: FakeControlPlane) -> None:
+    """The trust domain is its own."""
+    fake.answers["Admin/Revoke"] = admin_pb2.RevokeResponse(changed=True)
+    for value in ("shop/orders", "orders"):
+        hauberk("revoke", "identity", value)
+    assert [request.value for _, request in fake.asked] == ["shop/orders", "orders"]
+
+
 def test_revoking_again_is_done_and_says_so(hauberk: Hauberk, fake: FakeControlPlane) -> None:
     """Exit code 0: it is what was wanted."""
     fake.answers["Admin/Revoke"] = admin_pb2.RevokeResponse(changed=False)
