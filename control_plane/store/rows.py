@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from certs.spiffe_id import SpiffeId
@@ -43,6 +44,10 @@ def marks(columns: str) -> str:
     return ", ".join("?" for _ in columns.split(","))
 
 
+_identity = lru_cache(maxsize=4_096)(SpiffeId.parse)
+"""The same few are read at every call."""
+
+
 def labels_text(labels: Mapping[str, str]) -> str:
     """One text for one set of labels: it is part of a workload's key."""
     return json.dumps(dict(sorted(labels.items())), separators=(",", ":"), ensure_ascii=True)
@@ -55,7 +60,7 @@ def spec_row(spec: WorkloadSpec) -> Row:
 def spec_from(row: Row) -> WorkloadSpec:
     spiffe_id, service, namespace, service_account, labels = row
     return WorkloadSpec(
-        spiffe_id=SpiffeId.parse(spiffe_id),
+        spiffe_id=_identity(spiffe_id),
         service=service,
         namespace=namespace,
         service_account=service_account,
@@ -154,7 +159,7 @@ def certificate_from(row: Row) -> IssuedRecord:
     return IssuedRecord(
         number=number,
         serial=int(serial, 16),
-        spiffe_id=SpiffeId.parse(spiffe_id),
+        spiffe_id=_identity(spiffe_id),
         workload_id=workload_id,
         not_before=float(not_before),
         not_after=float(not_after),

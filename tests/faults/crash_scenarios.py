@@ -11,12 +11,14 @@ import base64
 import contextlib
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from certs.csr import make_csr
 from certs.svid import new_private_key
 from control_plane.api.authz import Caller, Role
+from control_plane.api.together import Together
 from control_plane.app import housekeep, open_state
 from control_plane.audit import AuditLog
 from control_plane.audit import log as audit_log
@@ -118,6 +120,24 @@ def token_and_join(directory: Path, ack: Ack) -> None:
         ack(f"serial {one.join((directory / TOKEN_FILE).read_text()):x}")
 
 
+def joins_together(directory: Path, ack: Ack) -> None:
+    """Two that share a commit with one that is refused."""
+    with Running(directory / "mesh", NOW + 10) as one:
+        good, other = one.token(), (directory / TOKEN_FILE).read_text()
+        requests = [join_request(text, make_csr(new_private_key(), None)) for text in (good, good, other)]
+
+        async def run() -> list[identity_pb2.SvidResponse | BaseException]:
+            together = Together(one.state.store)
+            calls = [partial(one.apis.identity.join, STRANGER, each) for each in requests]
+            return await asyncio.gather(*map(together.run, calls), return_exceptions=True)
+
+        first, again, second = asyncio.run(run())
+        assert isinstance(again, PermissionDenied)
+        for answer in (first, second):
+            assert isinstance(answer, identity_pb2.SvidResponse)
+            ack(f"serial {_serial(answer):x}")
+
+
 def renew(directory: Path, ack: Ack) -> None:
     with Running(directory / "mesh", NOW + 10) as one:
         (first,) = [each for each in one.state.store.live_certificates(one.now) if each.workload_id is not None]
@@ -209,6 +229,7 @@ SCENARIOS: Mapping[str, Callable[[Path, Ack], None]] = {
     for one in (
         first_start,
         token_and_join,
+        joins_together,
         renew,
         revoke,
         authorities,
