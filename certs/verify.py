@@ -55,19 +55,7 @@ def check_leaf(der: bytes, trust_domain: TrustDomain, now: float) -> SpiffeId:
 
     SPIFFE X509-SVID sections 2, 3.1, 4.1, 4.3, 4.4 and 5.2. Who signed it must have been checked already."""
     certificate, extensions = load_certificate(der, InvalidSvid)
-    _check_no_unknown_critical(extensions)
-    _check_not_a_ca(extensions)
-    _check_usages(extensions)
-    identity = _only_spiffe_id(extensions)
-    if identity.trust_domain != trust_domain:
-        raise InvalidSvid(
-            f"identity {identity} is not of the trust domain {trust_domain}: is the peer in another mesh?", row="F03"
-        )
-    load_public_key(certificate, InvalidSvid, "F23")
-    if weakness := weakness_of_signature(certificate):
-        raise InvalidSvid(weakness, row="F23")
-    _check_validity(certificate, now)
-    return identity
+    return _check_leaf(certificate, extensions, trust_domain, now)
 
 
 def verify_chain(chain_der: Sequence[bytes], bundle: TrustBundle, now: float) -> SpiffeId:
@@ -85,8 +73,27 @@ def verify_chain(chain_der: Sequence[bytes], bundle: TrustBundle, now: float) ->
     size = len(leaf_der) + sum(map(len, intermediates_der))
     if size > CHAIN_BYTES_MAX:
         raise InvalidSvid(f"chain of {size} bytes; at most {CHAIN_BYTES_MAX} are read", row="F22")
-    identity = check_leaf(leaf_der, bundle.trust_domain, now)
-    _check_path(leaf_der, intermediates_der, bundle, now)
+    leaf, extensions = load_certificate(leaf_der, InvalidSvid)
+    identity = _check_leaf(leaf, extensions, bundle.trust_domain, now)
+    _check_path(leaf, intermediates_der, bundle, now)
+    return identity
+
+
+def _check_leaf(
+    certificate: x509.Certificate, extensions: x509.Extensions, trust_domain: TrustDomain, now: float
+) -> SpiffeId:
+    _check_no_unknown_critical(extensions)
+    _check_not_a_ca(extensions)
+    _check_usages(extensions)
+    identity = _only_spiffe_id(extensions)
+    if identity.trust_domain != trust_domain:
+        raise InvalidSvid(
+            f"identity {identity} is not of the trust domain {trust_domain}: is the peer in another mesh?", row="F03"
+        )
+    load_public_key(certificate, InvalidSvid, "F23")
+    if weakness := weakness_of_signature(certificate):
+        raise InvalidSvid(weakness, row="F23")
+    _check_validity(certificate, now)
     return identity
 
 
@@ -159,8 +166,7 @@ def _check_validity(certificate: x509.Certificate, now: float) -> None:
         raise InvalidSvid(f"expired at {not_after:%Y-%m-%dT%H:%M:%SZ}", row="F01")
 
 
-def _check_path(leaf_der: bytes, intermediates_der: Sequence[bytes], bundle: TrustBundle, now: float) -> None:
-    leaf, _ = load_certificate(leaf_der, InvalidSvid)
+def _check_path(leaf: x509.Certificate, intermediates_der: Sequence[bytes], bundle: TrustBundle, now: float) -> None:
     intermediates = [_intermediate(der) for der in intermediates_der]
     verifier = (
         verification.PolicyBuilder()
