@@ -27,6 +27,8 @@ LOAD_THREADS = 4
 ROTATION_S = 22.0
 """A certificate of 30 s is renewed after 15 s, give or take 10 %."""
 CHANGE_TIMEOUT_S = 5.0
+BACK_TIMEOUT_S = 20.0
+"""A sidecar that was refused asks again at growing intervals."""
 BROKEN_OFF = ("IncompleteRead", "RemoteDisconnected")
 """An answer that was on its way when its caller lost the right to it."""
 NO_SECRET = f"""\
@@ -71,6 +73,8 @@ class Demo:
             self.changed_while_running,
             self.large_upload,
             self.rotation,
+            self.revocation,
+            self.restart,
         ):
             step()
 
@@ -151,20 +155,60 @@ class Demo:
         config.write_text(SHORT_LIVES)
         with self._load(WEB, "/") as counted:
             self._mesh.hauberk("apply", "-f", str(config), "--wait")
+            self._mesh.hauberk("ca", "prepare", "root")
+            is_active = self._until(lambda: self._mesh.try_hauberk("ca", "activate", "root"))
             before = {name: self._mesh.status(name) for name in names}
-            with self._console.status("30-second certificates, constant load ..."):
+            with self._console.status("30-second certificates, a new root, constant load ..."):
                 time.sleep(ROTATION_S)
             after = {name: self._mesh.status(name) for name in names}
         rotated = sum(before[n]["certificate_serial"] != after[n]["certificate_serial"] for n in names)
         failed = sum(count for status, count in counted.items() if status != 200)
         self._show(
-            "certificates rotate under load",
-            rotated == len(names) and failed == 0 and counted[200] > 0,
-            f"{rotated} of {len(names)} sidecars have a new certificate; {_counts(counted)}; {failed} failed",
+            "root and certificates rotate under load",
+            is_active and rotated == len(names) and failed == 0 and counted[200] > 0,
+            f"{rotated} of {len(names)} sidecars have a new certificate under a new root; {_counts(counted)};"
+            f" {failed} failed",
         )
 
-    def _until(self, is_so: Callable[[], bool]) -> bool:
-        deadline = time.monotonic() + CHANGE_TIMEOUT_S
+    def revocation(self) -> None:
+        """Whoever is revoked can call nobody, with what they hold now either; until they are reinstated."""
+        began = time.monotonic()
+        self._mesh.hauberk("revoke", "identity", f"{NAMESPACE}/edge", "--reason", "demo", "--wait")
+        refused = self._until(lambda: self._asked() != 200)
+        took = time.monotonic() - began
+        status = self._asked()
+        self._mesh.hauberk("reinstate", "identity", f"{NAMESPACE}/edge")
+        back = self._until(lambda: self._asked() == 200, BACK_TIMEOUT_S)
+        self._show(
+            "a revoked workload is out at once",
+            refused and status != 200 and back,
+            f"{NAMESPACE}/edge revoked: GET {WEB}/ -> {status} after {took:.1f} s; reinstated: {self._asked()}",
+        )
+
+    def restart(self) -> None:
+        """Its join token is spent; the node key in its state directory is what it comes back with."""
+        before = self._mesh.status("edge")
+        began = time.monotonic()
+        self._mesh.kill("edge")
+        self._mesh.start_edge()
+        back = self._until(lambda: self._asked() == 200, BACK_TIMEOUT_S)
+        took = time.monotonic() - began
+        after = self._mesh.status("edge")
+        self._show(
+            "a killed sidecar comes back without a token",
+            back and before["node_id"] == after["node_id"] and before["pid"] != after["pid"],
+            f"kill -9, started again: GET {WEB}/ -> 200 after {took:.1f} s",
+        )
+
+    def _asked(self) -> int:
+        """The status of a call that may be broken off; then 0."""
+        try:
+            return self._mesh.call(WEB, "/")[0]
+        except (OSError, http.client.HTTPException):
+            return 0
+
+    def _until(self, is_so: Callable[[], bool], timeout_s: float = CHANGE_TIMEOUT_S) -> bool:
+        deadline = time.monotonic() + timeout_s
         while not is_so():
             if time.monotonic() > deadline:
                 return False
@@ -251,11 +295,13 @@ It stays up until Ctrl-C. In another terminal:
 
   export HAUBERK_DATA_DIR={mesh.data_dir}
   hauberk status
+  hauberk ca status
   hauberk get authorizationpolicies -n {NAMESPACE}
   hauberk explain --from {NAMESPACE}/edge --to {BILLING} GET /invoices
   curl -i http://{edge}/ -H 'Host: {WEB}'              # allowed
   curl -i http://{edge}/invoices -H 'Host: {BILLING}'  # denied
   hauberk delete authorizationpolicy web-from-edge -n {NAMESPACE} --wait
+  hauberk revoke identity {NAMESPACE}/orders --wait    # hauberk reinstate identity {NAMESPACE}/orders
   curl http://127.0.0.1:{mesh.ports["edge_admin"]}/metrics
   tail -f {mesh.directory}/web.log
 """)

@@ -90,9 +90,25 @@ class DemoMesh:
         environ = {"ORDERS": f"127.0.0.1:{self.ports['web_to_orders']}"}
         named = [{"listen": environ["ORDERS"], "service": "orders", "port": self.ports["orders"]}]
         self._run_service("web", [sys.executable, str(shop / "web.py")], environ, "http1", named)
-        self._start("edge", "sidecar", "--config", str(self._sidecar_config("edge", None, [])))
+        self._sidecar_config("edge", None, [])
+        self._start_edge()
         for name in ("billing", "orders", "web", "edge"):
             self._wait(name, partial(self._is_ready, name))
+
+    def start_edge(self) -> None:
+        """Once more, after it was killed: with the same configuration, whose token is spent."""
+        self._start_edge()
+        self._wait("edge", partial(self._is_ready, "edge"))
+
+    def kill(self, name: str) -> None:
+        """As a crash would: nobody is told."""
+        for one in [one for one in self._running if one[0] == name]:
+            one[1].kill()
+            one[1].wait()
+            self._running.remove(one)
+
+    def _start_edge(self) -> None:
+        self._start("edge", "sidecar", "--config", str(self.directory / "edge.yaml"))
 
     def _is_ready(self, name: str) -> bool:
         return self.admin(name, "/ready")[0] == 200
@@ -118,6 +134,7 @@ class DemoMesh:
             "namespace": NAMESPACE,
             "control_plane": f"127.0.0.1:{self.ports['listen']}",
             "join_token_file": str(token),
+            "state_dir": str(self.directory / f"{name}.state"),
             "mesh_listen": "127.0.0.1:0",
             "inbound": [{"port": port, "app": f"127.0.0.1:{port}", "protocol": protocol}] if protocol else [],
             "outbound": {"listen": f"127.0.0.1:{0 if protocol else port}", "ports": named},
@@ -131,7 +148,7 @@ class DemoMesh:
         return path
 
     def _start(self, name: str, *arguments: str, environ: dict[str, str] | None = None) -> None:
-        with self._interrupts.held(), (self.directory / f"{name}.log").open("wb") as log:
+        with self._interrupts.held(), (self.directory / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "control_plane.cli", *arguments],
                 stdin=subprocess.DEVNULL,
@@ -160,7 +177,17 @@ class DemoMesh:
 
     def hauberk(self, *arguments: str) -> str:
         """What a user would type; its standard output. Raises CliError."""
-        done = subprocess.run(
+        done = self._typed(*arguments)
+        if done.returncode:
+            raise CliError(f"`hauberk {' '.join(arguments)}` failed: {done.stderr.strip()}")
+        return done.stdout
+
+    def try_hauberk(self, *arguments: str) -> bool:
+        """The same; whether it was done."""
+        return self._typed(*arguments).returncode == 0
+
+    def _typed(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [sys.executable, "-m", "control_plane.cli", *arguments],
             capture_output=True,
             text=True,
@@ -168,9 +195,6 @@ class DemoMesh:
             stdin=subprocess.DEVNULL,
             env={**os.environ, "HAUBERK_DATA_DIR": str(self.data_dir)},
         )
-        if done.returncode:
-            raise CliError(f"`hauberk {' '.join(arguments)}` failed: {done.stderr.strip()}")
-        return done.stdout
 
     def call(
         self, host: str, path: str, method: str = "GET", body: bytes | None = None, timeout_s: float = 20.0

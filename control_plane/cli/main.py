@@ -110,8 +110,9 @@ def cli() -> None:
 def demo(*, check: bool, keep_dir: bool, http2_engine: str) -> int:
     """Run a small mesh with three real services, on this machine and without root.
 
-    Shows an allowed call, a denied one, a policy change, an upload, and a certificate rotation under load; then stays
-    up and prints commands to try. Ctrl-C ends it and leaves nothing behind.
+    Shows an allowed call, a denied one, a policy change, an upload, a rotation of certificates and root under load, a
+    revocation, and a sidecar that is killed and comes back; then stays up and prints commands to try. Ctrl-C ends it
+    and leaves nothing behind.
     """
     from control_plane.cli.demo import demo as play
 

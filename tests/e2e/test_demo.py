@@ -65,7 +65,7 @@ def test_the_demo_checks_itself_within_90_seconds_and_leaves_nothing(stage: Stag
     assert demo.wait(CHECK_S) == 0, demo.log
     assert "as promised" in demo.log
     assert "NOT SO" not in demo.log
-    assert "certificates rotate under load" in demo.log
+    assert "root and certificates rotate under load" in demo.log
     assert stage.is_bare(), (stage.processes, stage.files)
 
 
