@@ -5,9 +5,12 @@ Theory of operation
 An `Exchange` stands between a stream of a *downstream* server session (who asked) and a stream of an *upstream* client
 session (who answers). It is told what happens through two `StreamSink`s and acts by calling the sessions, which only
 queue bytes. Every session it called is put into `touched`, and whoever owns the sockets flushes those afterwards.
-
 Every transition is a row of `course.TABLE`. A pair that is not in the table cannot happen, and raises.
 The two bodies are two independent `Flow`s (`flow`).
+
+An answer may be over before its request is: then the rest is not wanted, and the stream reset (RFC 9113 section 8.1).
+But not if all its content-length announced is here, and only the end of the stream is on its way: clients that are just
+about to send that may take a reset for a failure. The exchange waits for it.
 """
 
 from __future__ import annotations
@@ -113,6 +116,11 @@ class Exchange:
         """Does it go over this connection, at either side?"""
         return session is self._down or session is self._up
 
+    @property
+    def awaits_end(self) -> bool:
+        """The answer is over, and the request all but: only the end of its stream is to come."""
+        return self.response is not None and self.response.ended and self.state is State.ANSWERING
+
     # What the owner tells
 
     def understood(self, head: RequestHead) -> None:
@@ -128,10 +136,17 @@ class Exchange:
 
     def fail(self, error: RequestError) -> None:
         """Answer with the error, or break off if the answer has begun. Harmless when over."""
-        if self.state is not _ENDED:
+        if self.awaits_end:
+            self.waive_end()
+        elif self.state is not _ENDED:
             self.error = error
             self.how_ended = error.reason
             self._event(Event.FAILED)
+
+    def waive_end(self) -> None:
+        """Of one that `awaits_end`: nothing can come but that, and it does not."""
+        self.how_ended = self.how_ended or "complete"
+        self._event(Event.RESPONSE_END)
 
     # The machine
 
@@ -221,9 +236,8 @@ class Exchange:
         self.on_end(self)
 
     def response_pumped(self) -> None:
-        if self.response is not None and self.response.ended and self.state is State.ANSWERING:
-            self.how_ended = self.how_ended or "complete"
-            self._event(Event.RESPONSE_END)
+        if self.awaits_end and (self.request_ended or not self._request_length.is_complete):
+            self.waive_end()
 
 
 _ROWS = {pair: (state, getattr(Exchange, f"_{action}")) for pair, (state, action) in TABLE.items()}
@@ -259,6 +273,8 @@ class _Downstream:
             x.fail(e)
             return
         x.request.push(data, flow, end)
+        if end:
+            x.response_pumped()
 
     def trailers(self, fields: Fields) -> None:
         x = self._x
@@ -273,11 +289,13 @@ class _Downstream:
             x.request.finish(admitted)
         except RequestError as e:
             x.fail(e)
+            return
+        x.response_pumped()
 
     def reset(self, code: int, unprocessed: bool) -> None:
         x = self._x
         x.request_ended = True  # nothing to reset downstream any more
-        x.how_ended = x.how_ended or "client_reset"
+        x.how_ended = x.how_ended or ("complete" if x.awaits_end else "client_reset")
         x._event(Event.CLIENT_RESET)
 
     def writable(self) -> None:

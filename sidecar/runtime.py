@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 REJUDGED_SLICE = 32
 """Open exchanges judged again between two yields."""
 
+END_AWAITED_S = 1.0
+"""How long an answered request may take to end its stream, once all of its octets are here."""
+
 INBOUND, OUTBOUND = "inbound", "outbound"
 
 
@@ -203,7 +206,9 @@ class Runtime:
         timeouts = self.config.timeouts
         for exchange in list(self._live):
             error = overdue(exchange, timeouts, now)
-            if error is not None:
+            if exchange.awaits_end and now - exchange.activity > END_AWAITED_S:
+                exchange.waive_end()
+            elif error is not None:
                 exchange.fail(error)
         self.authentication.sweep(now)
         self.driver.flush()

@@ -33,6 +33,11 @@ class BodyLength:
     def __repr__(self) -> str:
         return f"<BodyLength, {'unknown' if self._left is None else self._left} octets left>"
 
+    @property
+    def is_complete(self) -> bool:
+        """All octets that were announced have come. False where none were."""
+        return self._left == 0
+
     def take(self, octets: int) -> None:
         """Body octets arrived. Raises BadRequest or UpstreamFailed if they are more than announced."""
         if self._left is not None:

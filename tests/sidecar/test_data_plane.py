@@ -10,6 +10,8 @@ import socket
 import ssl
 from functools import partial
 
+import h2.connection
+import h2.events
 import h11
 import httpx
 import pytest
@@ -18,6 +20,7 @@ import trio.testing
 
 from certs.spiffe_id import SpiffeId
 from sidecar.config import Limits, OutboundPort, Timeouts
+from sidecar.http.session import ErrorCode
 from sidecar.net.listener import Gate, bind, bound_address, serve
 from sidecar.net.tls import handshake, server_context
 from sidecar.rules.snapshot import Protocol
@@ -854,3 +857,47 @@ async def test_a_connection_that_waits_for_use_keeps_no_policy_that_is_no_longer
         pair.orders.apply(policies=(allow(WEB),))
         assert pair.orders.runtime.callers
         assert [caller._in_force for caller in pair.orders.runtime.callers] == [None]
+
+
+@trio_test
+async def test_an_answer_that_overtakes_the_end_of_its_request_resets_nobody() -> None:
+    """An app that knows the length need not wait for END_STREAM. Its client is not reset between its last octet and
+    that, over both hops, and the app's connection is kept; a client that never ends its stream is not waited for."""
+    post = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", ORDERS_NAME),
+        (":path", "/"),
+        ("content-length", "5"),
+    ]
+    async with serving(App()) as app, two_sides(app) as pair:
+        address = pair.web.app_address
+        async with await trio.open_tcp_stream(address.host, address.port) as stream:
+            client = h2.connection.H2Connection()
+            client.initiate_connection()
+
+            async def until(kind: type[h2.events.Event]) -> list[h2.events.Event]:
+                seen: list[h2.events.Event] = []
+                while not any(isinstance(one, kind) for one in seen):
+                    await stream.send_all(client.data_to_send())
+                    seen += client.receive_data(bytes(await stream.receive_some(65_536)))
+                return seen
+
+            for number in (1, 3):
+                client.send_headers(number, post)
+                client.send_data(number, b"whole")
+                seen = await until(h2.events.StreamEnded)
+                assert [type(one) for one in seen if isinstance(one, h2.events.StreamReset)] == []
+                assert pair.web.runtime.live_count == pair.orders.runtime.live_count == 1
+                if number == 1:
+                    client.end_stream(number)
+                    await stream.send_all(client.data_to_send())
+                    await settled(lambda: not pair.web.runtime.live_count and not pair.orders.runtime.live_count)
+                    assert [c.kind for c in pair.orders.driver.connections].count("app_client") == 1
+            pair.web.runtime.sweep(pair.web.driver.tick() + 0.9)
+            assert pair.web.runtime.live_count == 1
+            pair.web.runtime.sweep(pair.web.driver.tick() + 1.1)
+            (reset,) = [one for one in await until(h2.events.StreamReset) if isinstance(one, h2.events.StreamReset)]
+            assert reset.error_code == ErrorCode.NO_ERROR
+        await settled(lambda: not pair.orders.runtime.live_count)
+        assert [exchange.how_ended for exchange, _ in pair.web.records] == ["complete"] * 2

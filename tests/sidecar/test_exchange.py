@@ -549,6 +549,56 @@ def test_an_early_answer_ends_the_upload_without_an_error() -> None:
     assert talk.ended == ["complete"]
 
 
+UPLOAD: Fields = [*POST, (b"content-length", b"5")]
+
+
+def answered_before_the_end() -> Talk:
+    """All octets of the request came; the end of its stream, in a frame of its own, is on its way."""
+    talk = connected(UPLOAD, end=False)
+    talk.down.peer_data(b"whole")
+    talk.answer(b"thanks")
+    assert bytes(talk.down.body) == b"thanks"
+    assert talk.down.sent_end
+    assert talk.ended == []
+    assert talk.x.awaits_end
+    return talk
+
+
+def test_an_answer_that_overtakes_the_end_of_the_request_resets_nobody() -> None:
+    """The client is just about to end its stream, and may take a reset for a failure; the app's connection is kept."""
+    talk = answered_before_the_end()
+    talk.down.peer_data(b"", end=True)
+    assert talk.ended == ["complete"]
+    assert talk.up.sent_end
+    assert talk.down.reset_code is talk.up.reset_code is None
+
+
+def test_the_end_of_an_answered_request_may_have_trailers() -> None:
+    """They end its stream as well."""
+    talk = answered_before_the_end()
+    talk.down.peer_trailers([(b"x-sum", b"1")])
+    assert talk.ended == ["complete"]
+    assert talk.down.reset_code is None
+
+
+@pytest.mark.parametrize("what", ["no end", "reset", "too much", "failure"])
+def test_an_answered_request_is_complete_however_it_ends(what: str) -> None:
+    """Its answer was whole: the end is not waited for long, and nothing that comes instead makes a failure of it."""
+    talk = answered_before_the_end()
+    if what == "no end":
+        talk.x.waive_end()
+    elif what == "reset":
+        talk.down.peer_resets(ErrorCode.CANCEL)
+    elif what == "too much":
+        talk.down.peer_data(b"more")
+    else:
+        talk.x.fail(Forbidden())
+    assert talk.ended == ["complete"]
+    assert talk.x.error is None
+    assert talk.down.reset_code == (None if what == "reset" else ErrorCode.NO_ERROR)
+    assert talk.down.flow_returned == talk.down.flow_received
+
+
 def test_an_upstream_that_answered_in_full_may_refuse_the_rest_of_the_request() -> None:
     """Its reset after the answer is no failure; what the client still owes is thrown away."""
     talk = Talk(POST, end=False, down_credit=2)
