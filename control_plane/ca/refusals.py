@@ -157,7 +157,7 @@ def _alarms(
         name = f"{level.value} {one.authority_id}" if one is not None else level.value
         if one is None:
             if level is Level.INTERMEDIATE or policy.is_root_offline:
-                yield f"there is no active {level.value}"
+                yield f"there is no active {level.value}: nothing can be issued"
         elif now >= one.not_after:
             way_out = f"; {RECOVER}" if level is Level.ROOT else ""
             yield f"{name} expired at {date(one.not_after)}: nothing can be issued{way_out}"

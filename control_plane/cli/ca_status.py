@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ID_SHOWN = 8
 NAMED_MAX = 5
+HOW_INSTALLED = ": `hauberk ca prepare intermediate --csr FILE`, have it signed, `hauberk ca install FILE`"
 _LEVELS = ("root", "intermediate", "jwt")
 _PHASES = ("active", "prepared", "requested", "old", "tainted", "revoked")
 _MEANS = {
@@ -104,7 +105,8 @@ def sentence(step: admin_pb2.CaNextStep, now: float, length: int) -> str:
         return f"next: {what} {when}"
     names = ", ".join(step.waits_for[:NAMED_MAX])
     more = f" and {len(step.waits_for) - NAMED_MAX} more" if len(step.waits_for) > NAMED_MAX else ""
-    return f"next: {what} {when if step.not_before > now else 'as soon as it can be'}; it waits for {names}{more}"
+    how = HOW_INSTALLED if step.step == "install" else ""
+    return f"next: {what} {when if step.not_before > now else 'as soon as it can be'}; it waits for {names}{more}{how}"
 
 
 def id_length(ids: list[str]) -> int:

@@ -38,6 +38,7 @@ def test_status_says_what_is_and_what_comes_next(hauberk: Hauberk, fake: FakeCon
             pb.CaNextStep(level="intermediate", step="prepare", not_before=NOW + 60),
             pb.CaNextStep(level="root", step="activate", authority_id=B, not_before=NOW - 5, waits_for=list("abcdefg")),
             pb.CaNextStep(level="root", step="retire", authority_id=A, not_before=NOW - 1),
+            pb.CaNextStep(level="intermediate", step="install", not_before=NOW - 1, waits_for=["a signature"]),
         ],
         alarms=["something\x1b[2J is wrong"],
     )
@@ -53,6 +54,7 @@ def test_status_says_what_is_and_what_comes_next(hauberk: Hauberk, fake: FakeCon
     assert "next: a new intermediate is made at 2027-01-15T08:01:00Z (in 1m)" in lines
     assert "as soon as it can be; it waits for a, b, c, d, e and 2 more" in result.stdout
     assert f"next: the root {A[:8]} is dropped now" in lines
+    assert "waits for a signature: `hauberk ca prepare intermediate --csr FILE`, have it signed," in result.stdout
     assert "\x1b" not in result.stderr
     assert "is wrong" in result.stderr
     assert "c" * 8 in hauberk("ca", "status", "--all").stdout
