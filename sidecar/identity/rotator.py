@@ -46,7 +46,7 @@ from sidecar.identity.issued import accept_issued
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.taint import tainted_above
 from sidecar.net.backoff import Backoff
-from sidecar.net.errors import TlsError
+from sidecar.net.errors import PeerRefused, RefusedByPeer, TlsError
 
 log = logging.getLogger(__name__)
 
@@ -330,7 +330,9 @@ class Rotator:
         self.failures += 1
         self.failures_total += 1
         self.last_error = _text(error)
-        self._is_denied = self._is_denied or _is_denial(error)
+        # Where one of us knows no anchor of the other any more, only the node key helps, and what vouches for anchors.
+        is_stranger = isinstance(error, (PeerRefused, RefusedByPeer))
+        self._is_denied = self._is_denied or is_stranger or _is_denial(error)
         if self._candidate is not None and self._candidate.svid.not_after <= self._clock():
             self._candidate = None
         remaining_s = self._remaining_life_s()

@@ -25,7 +25,7 @@ from sidecar.identity.errors import ControlPlaneUnreachable, JoinRefused
 from sidecar.identity.issued import accept_issued
 from sidecar.identity.rotator import HURRY_SPREAD_S, RENEWAL_TIMEOUT_S, Plan, Prove, Rejoin, Rotator, renew_at
 from sidecar.identity.source import IdentitySource
-from sidecar.net.errors import RefusedByPeer
+from sidecar.net.errors import PeerRefused, RefusedByPeer
 from tests.certs.forge import NOW
 from tests.sidecar.mesh import ORDERS, TD, WEB, Mesh
 from tests.trio_support import trio_test
@@ -486,6 +486,28 @@ async def test_g24_whoever_is_refused_as_a_second_holder_proves_the_node_key() -
         await trio.sleep(2_000)
         assert rotator.rejoins >= 1
         assert len(authority.asked_at) == 1
+
+
+@pytest.mark.parametrize(
+    "failure", [PeerRefused("no path to a trust anchor", row="F02"), RefusedByPeer("bad certificate")]
+)
+@trio_test(autojump=True)
+async def test_whoever_missed_a_rotation_of_the_root_comes_back_with_the_node_key(failure: Exception) -> None:
+    """Who was revoked, or cut off when a root was forced in, knows no anchor of the control plane when it is welcome
+    again: Renew can never work, so the node key is used with the certificate still good, not only at 70 % of its life."""
+    node_key = NodeKey()
+    async with rotation(rejoin=node_key.rejoin) as (rotator, authority, _, _):
+        node_key.authority = authority
+        authority.failure = failure
+        node_key.failure = JoinRefused("its identity was revoked")
+        rotator.hurry()
+        await trio.sleep(600)
+        assert len(authority.asked_at) > 1, "each of the two is asked in turn"
+        assert len(node_key.asked_at) > 1
+        node_key.failure = None
+        await trio.sleep(300)
+        assert rotator.rejoins == 1
+        assert rotator.failures == 0
 
 
 @trio_test(autojump=True)
