@@ -38,7 +38,7 @@ class Control:
         self._config = config
         self._now = now
         self._stack = contextlib.ExitStack()
-        self._streams: set[Stream] = set()
+        self._streams: dict[Stream, None] = {}
         self.is_up = False
         self.state: State
         self.apis: handlers.Apis
@@ -137,7 +137,7 @@ class Control:
         """A Watch stream begins. Raises ControlPlaneError."""
         caller = self._caller("/hauberk.v1.Discovery/Watch", chain_der, peer)
         stream = Stream(self, caller, hello, deliver, ended)
-        self._streams.add(stream)
+        self._streams[stream] = None
         self.settle()
         return stream
 
@@ -152,7 +152,7 @@ class Control:
             stream.write(self._now())
 
     def closed(self, stream: Stream) -> None:
-        self._streams.discard(stream)
+        self._streams.pop(stream, None)
 
     def _caller(self, path: str, chain_der: tuple[bytes, ...], peer: str) -> Caller:
         if not chain_der:

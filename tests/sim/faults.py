@@ -53,21 +53,17 @@ def schedule(rng: random.Random, node_count: int, rates: Rates, *, from_s: float
 
     for at in some(rates.restarts):
         # Most are back in a moment; a laptop in a drawer is back after its certificate's end.
-        down_s = rng.choice((1.0, 10.0, 10.0, 5 * MINUTE_S, HOUR_S, DAY_S, rng.uniform(1, 25) * DAY_S))
+        down_s = rng.choice((1.0, 10.0, 10.0, 5 * MINUTE_S, HOUR_S, DAY_S, rng.uniform(1, 50) * DAY_S))
         found.append(Fault(at=at, kind="restart", nodes=one(), for_s=down_s))
     for at in some(rates.partitions):
-        size = rng.choice((1, 1, 3, node_count // 4, node_count // 2))
-        nodes = tuple(sorted(rng.sample(range(node_count), size)))
-        found.append(
-            Fault(
-                at=at,
-                kind="partition",
-                nodes=nodes,
-                for_s=rng.choice((30.0, HOUR_S, DAY_S, rng.uniform(1, 20) * DAY_S)),
-            )
-        )
+        # A site is cut off for hours, or a day; who is cut off for weeks is one or a few.
+        size = rng.choice((1, 1, 3, max(1, node_count // 4), max(1, node_count // 2)))
+        longest_s = rng.uniform(1, 50) * DAY_S if size <= 3 else rng.uniform(1, 4) * DAY_S
+        nodes = tuple(sorted(rng.sample(range(node_count), min(size, node_count))))
+        for_s = rng.choice((30.0, HOUR_S, DAY_S, longest_s))
+        found.append(Fault(at=at, kind="partition", nodes=nodes, for_s=for_s))
     for at in some(rates.jumps):
-        by_s = rng.choice((-1, 1)) * rng.choice((30.0, HOUR_S, HOUR_S, 6 * HOUR_S, 3 * DAY_S))
+        by_s = rng.choice((-1, 1)) * rng.choice((30.0, HOUR_S, 6 * HOUR_S, 3 * DAY_S, 100 * DAY_S))
         found.append(Fault(at=at, kind="jump", nodes=one(), for_s=rng.choice((MINUTE_S, HOUR_S, 2 * DAY_S)), by_s=by_s))
     for at in some(rates.control_downs):
         for_s = rng.choice((MINUTE_S, HOUR_S, 6 * HOUR_S, rng.uniform(0.2, 2) * DAY_S))

@@ -70,7 +70,7 @@ class Network:
     """Numbers of nodes on the other side of a partition."""
     losing: Callable[[], bool] = lambda: False
     """Is this message lost?"""
-    channels: set[MemoryChannel] = field(default_factory=set)
+    channels: dict[MemoryChannel, None] = field(default_factory=dict)
 
     def is_reachable(self, node: int) -> bool:
         return self.control.is_up and node not in self.cut_off
@@ -140,11 +140,11 @@ class Network:
     @asynccontextmanager
     async def _open(self, node: int, chain: tuple[bytes, ...]) -> AsyncIterator[MemoryChannel]:
         channel = MemoryChannel(self, node, chain)
-        self.channels.add(channel)
+        self.channels[channel] = None
         try:
             yield channel
         finally:
-            self.channels.discard(channel)
+            self.channels.pop(channel, None)
             channel.fail("closed")
 
 
@@ -171,7 +171,7 @@ class MemoryChannel:
         self.chain_der = chain_der
         self._failure: RpcError | None = None
         self._failed = trio.Event()
-        self._calls: set[MemoryCall] = set()
+        self._calls: dict[MemoryCall, None] = {}
 
     @property
     def is_usable(self) -> bool:
@@ -204,11 +204,11 @@ class MemoryChannel:
         await trio.sleep(LATENCY_S)
         self._check()
         call = MemoryCall(self, self._network.control)
-        self._calls.add(call)
+        self._calls[call] = None
         try:
             yield call
         finally:
-            self._calls.discard(call)
+            self._calls.pop(call, None)
             call.end(None)
 
     async def ping(self, timeout_s: float = 5.0) -> None:

@@ -25,7 +25,7 @@ from tests.sim.invariants import Shown, View
 
 log = logging.getLogger(__name__)
 
-RESTARTED_S = 7_200.0
+RESTARTED_S = 28_800.0
 """What supervises a sidecar starts it again after so long when it gave up (30 s at the pace of `mesh.SCALE`)."""
 
 
@@ -48,6 +48,7 @@ class Node:
         self.number = number
         self.name = f"node-{number}"
         self.service = service
+        self.identity = f"spiffe://mesh.local/ns/shop/sa/{service}"
         self.token_file = directory / f"{self.name}.token"
         state_dir = directory / self.name
         state_dir.mkdir(mode=0o700)

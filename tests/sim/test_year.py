@@ -79,33 +79,55 @@ def revocations_that_are_not_asked_for(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("control_plane.push.encode.revocations", lambda value: None)
 
 
-@pytest.mark.parametrize(
-    ("bug", "rates"),
-    [
-        (renewal_at_the_end, QUIET),
-        (an_anchor_dropped_early, Rates(partitions=200)),
-        (a_timer_on_the_wall_clock, Rates(jumps=2_000, restarts=0)),
-        (an_anchor_nobody_was_told_of, Rates(partitions=200)),
-        (revocations_that_are_not_asked_for, Rates(serials_revoked=60)),
-    ],
-)
+PLANTED = [
+    (renewal_at_the_end, QUIET),
+    (an_anchor_dropped_early, Rates(partitions=100, roots_prepared=24)),
+    (a_timer_on_the_wall_clock, Rates(jumps=600, restarts=0)),
+    (an_anchor_nobody_was_told_of, Rates(partitions=100, roots_prepared=24)),
+    (revocations_that_are_not_asked_for, Rates(serials_revoked=60)),
+]
+
+
+@pytest.mark.parametrize(("bug", "rates"), PLANTED)
+@pytest.mark.parametrize("seed", range(1, 3))
 def test_a_planted_bug_is_caught(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: Callable[[pytest.MonkeyPatch], None], rates: Rates
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bug: Callable[[pytest.MonkeyPatch], None],
+    rates: Rates,
+    seed: int,
 ) -> None:
-    """The simulation can fail: each of these breaks an invariant within a few seeds."""
+    """The simulation can fail: each of these breaks an invariant, with whatever seed, in a small mesh."""
     bug(monkeypatch)
-    found: BaseException | None = None
-    for seed in range(1, 6):
-        directory = tmp_path / str(seed)
-        directory.mkdir()
-        try:
-            mesh.run(directory, seed, nodes=16, days=150, rates=rates)
-        except* Broken as broken:
-            found = broken.exceptions[0]
-        if found is not None:
-            break
-    assert found is not None, f"{bug.__name__} was not noticed in five seeds"
+    with pytest.raises(BaseExceptionGroup) as raised:
+        mesh.run(tmp_path, seed, nodes=12, days=100, rates=rates)
+    found = _leaf(raised.value)
+    assert isinstance(found, Broken)
     print(f"{bug.__name__}: {found}")  # which invariant, for who reads the run
+
+
+@pytest.mark.parametrize("rates", {id(rates): rates for _, rates in PLANTED}.values())
+def test_without_the_bug_the_same_meshes_hold(tmp_path: Path, rates: Rates) -> None:
+    """What is caught above is the bug, not what befalls the mesh beside it."""
+    mesh.run(tmp_path, 1, nodes=12, days=100, rates=rates)
+
+
+def _leaf(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
+
+
+def test_a_run_can_be_had_again(tmp_path: Path) -> None:
+    """The same seed is the same run, to the last step: a failure that was found can be looked at."""
+    reports = []
+    for name in ("first", "second"):
+        directory = tmp_path / name
+        directory.mkdir()
+        reports.append(mesh.run(directory, 3, nodes=12, days=60))
+    first, second = reports
+    assert (first.steps, first.pairs, first.asked) == (second.steps, second.pairs, second.asked)
+    assert first.steps > 100
 
 
 def test_a_seed_says_it_all() -> None:
