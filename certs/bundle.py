@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -52,8 +53,10 @@ class TrustBundle:
         return f"TrustBundle({self.trust_domain}: {pins})"
 
 
+@lru_cache(maxsize=64)
 def _check_anchor(der: bytes, trust_domain: TrustDomain) -> None:
-    """SPIFFE X509-SVID sections 3.2, 4.1 and 4.3."""
+    """SPIFFE X509-SVID sections 3.2, 4.1 and 4.3. Every snapshot and every answer with a certificate brings the anchors
+    again; what is said of them needs no clock, and a refusal, which is raised, is not remembered."""
     certificate, extensions = load_certificate(der, InvalidBundle)
     values = [extension.value for extension in extensions]
     if not any(isinstance(value, x509.BasicConstraints) and value.ca for value in values):
