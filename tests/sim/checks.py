@@ -19,8 +19,8 @@ from tests.sim.invariants import RECOVERY_S, REVOKED_S, SKEW_S, Broken, Shown, V
 from tests.sim.node import Node
 
 WELCOME_S = 4 * RECOVERY_S
-"""Who was refused for long asks only every two and a half minutes whether that is over, at the pace of `mesh.SCALE`, and
-may have to ask in two ways if a root was replaced meanwhile."""
+"""Who was refused for long asks only every two and a half minutes (at the pace of `mesh.SCALE`) whether that is over,
+and may have to ask in two ways if a root was replaced meanwhile."""
 _CONDITIONS = ("on", "reachable", "sound", "welcome")
 
 
