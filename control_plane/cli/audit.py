@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from control_plane.cli.options import data_dir_option
+from control_plane.cli.options import data_dir_option, output_option
 from control_plane.cli.verb import CliError, Verb, Verbs
 
 if TYPE_CHECKING:
@@ -70,8 +69,7 @@ def audit() -> None:
     help="The public key that signed, as --show-key prints it.  [default: the store's]",
 )  # fmt: skip
 @click.option("--show-key", is_flag=True, help="Print the store's public key and stop; keep it somewhere else.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True,
-              help="How to print the answer.")  # fmt: skip
+@output_option()
 @data_dir_option
 def verify(*, files: tuple[Path, ...], key_file: Path | None, show_key: bool, output: str, data_dir: Path) -> int:
     """Follow the chain of hashes, check the signed checkpoints, and compare with what the store holds.
@@ -114,10 +112,10 @@ def _public_text(facts: Any) -> str:
 
 
 def _tell(report: Report, output: str, *, way_out: str | None) -> None:
-    from control_plane.cli.output import clock, note, print_pairs, printable
+    from control_plane.cli.output import clock, note, print_data, print_pairs, printable
 
     first, last, signed = report.first, report.last, report.checkpoint
-    if output == "json":
+    if output != "table":
         told = {
             "whole": report.problem is None,
             "records": report.records,
@@ -129,7 +127,7 @@ def _tell(report: Report, output: str, *, way_out: str | None) -> None:
             "problem": str(report.problem or ""),
             "notes": report.notes,
         }
-        click.echo(json.dumps(told, indent=2))
+        print_data(told, output)
         return
     pairs = [("records", f"{report.records}")]
     if first is not None and last is not None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from control_plane.cli.options import data_dir_option
+from control_plane.cli.options import data_dir_option, output_option
 from control_plane.cli.verb import CliError, Verb
 
 if TYPE_CHECKING:
+    from control_plane.backup import Manifest
     from control_plane.restore import Restored
 
 
@@ -23,15 +24,16 @@ if TYPE_CHECKING:
     examples=("hauberk backup --data-dir /var/lib/hauberk mesh-2026-11-23.backup",),
 )
 @click.argument("file", type=click.Path(path_type=Path))
+@output_option()
 @data_dir_option
-def backup(*, file: Path, data_dir: Path) -> int:
+def backup(*, file: Path, output: str, data_dir: Path) -> int:
     """Write everything the control plane knows to a new FILE, mode 0600, while it runs.
 
     The key-encryption key is not inside: keep a copy of it somewhere else, or the backup cannot be used. Audit files
     that are full (audit-*-*.jsonl) are not inside either; they never change, so copy them once.
     """
     from control_plane.backup import make
-    from control_plane.cli.output import clock, note, print_pairs
+    from control_plane.cli.output import clock, note, print_data, print_pairs
     from control_plane.errors import ControlPlaneError
 
     data_dir = data_dir.expanduser().absolute()
@@ -45,15 +47,19 @@ def backup(*, file: Path, data_dir: Path) -> int:
         raise CliError(
             f"{where}: cannot be written ({error.strerror}); choose another FILE, there is none now"
         ) from None
-    print_pairs(
-        [
-            ("backup", f"{file}"),
-            ("of", f"{manifest.trust_domain}, {clock(manifest.made_at)}"),
-            ("epoch", f"{manifest.epoch}"),
-            ("audit", f"up to record {manifest.head.seq if manifest.head else 0}"),
-            ("needs", f"the key-encryption key {manifest.kek_id}"),
-        ]
-    )
+    audit = manifest.head.seq if manifest.head else 0
+    if output == "table":
+        print_pairs(
+            [
+                ("backup", f"{file}"),
+                ("of", f"{manifest.trust_domain}, {clock(manifest.made_at)}"),
+                ("epoch", f"{manifest.epoch}"),
+                ("audit", f"up to record {audit}"),
+                ("needs", f"the key-encryption key {manifest.kek_id}"),
+            ]
+        )
+    else:
+        print_data({"file": str(file), **_told(manifest), "audit": audit}, output)
     note("the key-encryption key (kek.key, or kek_file) is not in the backup; keep a copy of it apart from it")
     return 0
 
@@ -65,12 +71,14 @@ def backup(*, file: Path, data_dir: Path) -> int:
     examples=(
         "hauberk restore --data-dir /var/lib/hauberk mesh-2026-11-23.backup",
         "hauberk restore --data-dir /var/lib/hauberk --replace mesh-2026-11-23.backup",
+        "hauberk restore --data-dir /var/lib/hauberk mesh-2026-11-23.backup -o json",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--replace", is_flag=True, help="Over a state that is there; it is kept beside.")
+@output_option()
 @data_dir_option
-def restore(*, file: Path, replace: bool, data_dir: Path) -> int:
+def restore(*, file: Path, replace: bool, output: str, data_dir: Path) -> int:
     """Make the state in FILE the control plane's; it must be stopped.
 
     A new epoch begins and every unused join token is void. What the audit file in the directory says happened since
@@ -90,10 +98,45 @@ def restore(*, file: Path, replace: bool, data_dir: Path) -> int:
         raise CliError(str(error)) from None
     except OSError as error:
         raise CliError(f"{error.filename or data_dir}: {error.strerror}; start `hauberk restore` again") from None
-    _tell(done)
+    if output == "table":
+        _tell(done)
+    else:
+        _tell_programs(done, output)
     if not (data_dir / "kek.key").exists():
         note(f"before the start: that key belongs at {data_dir}/kek.key, mode 0400, or where kek_file says")
     return 0
+
+
+def _told(manifest: Manifest) -> dict[str, Any]:
+    """For programs."""
+    return {
+        "trust_domain": manifest.trust_domain,
+        "made_at": manifest.made_at,
+        "epoch": manifest.epoch,
+        "kek_id": manifest.kek_id,
+    }
+
+
+def _tell_programs(done: Restored, output: str) -> None:
+    from control_plane.cli.output import print_data
+
+    told = done.taken_over
+    data = {
+        **_told(done.manifest),
+        "epoch": done.epoch,
+        "voided_tokens": done.voided_tokens,
+        "knows_since": done.knows_since,
+        "taken_over": {
+            "certificates": told.certificates,
+            "revocations": told.revocations,
+            "authorities": told.authorities,
+            "deletions": told.deletions,
+        },
+        "lost": told.lost,
+        "replaced": str(done.replaced or ""),
+        "audit_set_aside": str(done.audit_set_aside or ""),
+    }
+    print_data(data, output)
 
 
 def _tell(done: Restored) -> None:

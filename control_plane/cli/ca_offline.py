@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from control_plane.cli.ca_steps import STEP_TIMEOUT_S, yes_option
-from control_plane.cli.options import data_dir_option
+from control_plane.cli.options import data_dir_option, output_option
 from control_plane.cli.verb import CliError, Verb
 
 if TYPE_CHECKING:
@@ -42,10 +42,15 @@ def _config_option(command: click.decorators.FC) -> click.decorators.FC:
 )
 @data_dir_option
 @_config_option
-@click.option("--force", is_flag=True, help="Although the root has not expired: every sidecar has to join again.")
+@click.option(
+    "--force", is_flag=True, help="Although the root has not expired: every sidecar is cut off until it is back."
+)
 @yes_option
+@output_option()
 @click.pass_context
-def recover(ctx: click.Context, *, data_dir: Path, config_file: Path | None, force: bool, yes: bool) -> None:
+def recover(
+    ctx: click.Context, *, data_dir: Path, config_file: Path | None, force: bool, yes: bool, output: str
+) -> None:  # fmt: skip
     """Make a new root and intermediate after everything has expired. Works whether the control plane runs or not.
 
     The old root's key vouches for the new one, so sidecars with a node key find their way from the one to the other;
@@ -63,37 +68,43 @@ def recover(ctx: click.Context, *, data_dir: Path, config_file: Path | None, for
             raise CliError("nothing was changed")
     try:
         with offline.authority(config, time.time()) as authority:
-            _recover(authority, force=force)
-            note("now start the control plane: hauberk control-plane --data-dir DIR")
+            _recover(authority, output, force=force)
+            note(f"now start the control plane: hauberk control-plane --data-dir {config.data_dir}")
     except StoreLocked:
-        _recover_running(config, force=force)
+        _recover_running(config, output, force=force)
     except ControlPlaneError as error:
         raise CliError(str(error)) from None
     note(AFTERWARDS)
 
 
-def _recover(authority: CertificateAuthority, *, force: bool) -> None:
+def _recover(authority: CertificateAuthority, output: str, *, force: bool) -> None:
     from control_plane.ca.errors import CaError
-    from control_plane.cli.output import clock
     from control_plane.offline import OPERATOR
 
     try:
         root = authority.recover(time.time(), OPERATOR, force=force)
     except CaError as refusal:
         raise CliError(str(refusal)) from None
-    click.echo(f"root {root.authority_id} is active, good until {clock(root.not_after)}")
+    _show(root.authority_id, root.not_after, output)
 
 
-def _recover_running(config: ControlPlaneConfig, *, force: bool) -> None:
+def _recover_running(config: ControlPlaneConfig, output: str, *, force: bool) -> None:
     from control_plane.cli.client import Client
-    from control_plane.cli.output import clock, printable
     from protos.hauberk.v1 import admin_pb2
 
     request = admin_pb2.CaStepRequest(step="recover", force=force)
     with Client(config.operator_socket_path) as control_plane:
         answer = control_plane.call("Admin/CaStep", request, admin_pb2.CaStepResponse, timeout_s=STEP_TIMEOUT_S)
-    root = answer.authority
-    click.echo(printable(f"root {root.authority_id} is active, good until {clock(root.not_after)}"))
+    _show(answer.authority.authority_id, answer.authority.not_after, output)
+
+
+def _show(authority_id: str, not_after: float, output: str) -> None:
+    from control_plane.cli.output import clock, print_data, printable
+
+    if output == "table":
+        click.echo(printable(f"root {authority_id} is active, good until {clock(not_after)}"))
+    else:
+        print_data({"authority_id": authority_id, "level": "root", "phase": "active", "not_after": not_after}, output)
 
 
 @click.command(
@@ -104,15 +115,16 @@ def _recover_running(config: ControlPlaneConfig, *, force: bool) -> None:
 )
 @data_dir_option
 @_config_option
+@output_option()
 @click.pass_context
-def rotate_kek(ctx: click.Context, *, data_dir: Path, config_file: Path | None) -> None:
+def rotate_kek(ctx: click.Context, *, data_dir: Path, config_file: Path | None, output: str) -> None:
     """Make a new key-encryption key and seal the CA's keys with it. The control plane must be stopped meanwhile.
 
     Interrupted, it is completed or taken back at the next start. Backups made before need the key of before: keep the
     two together.
     """
     from control_plane import offline
-    from control_plane.cli.output import note
+    from control_plane.cli.output import note, print_data
     from control_plane.errors import ControlPlaneError, StoreLocked
 
     config = _settings(ctx, data_dir, config_file)
@@ -122,7 +134,10 @@ def rotate_kek(ctx: click.Context, *, data_dir: Path, config_file: Path | None) 
         raise CliError(f"{error}; this is done while no control plane runs") from None
     except ControlPlaneError as error:
         raise CliError(str(error)) from None
-    click.echo(f"the CA's keys are encrypted with {path} now (KEK {name})")
+    if output == "table":
+        click.echo(f"the CA's keys are encrypted with {path} now (KEK {name})")
+    else:
+        print_data({"kek_id": name, "kek_file": str(path)}, output)
     note("make a new backup: those of before need the key of before")
 
 

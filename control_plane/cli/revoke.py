@@ -84,19 +84,23 @@ def revoke(*, kind: str, value: str, reason: str, wait: bool, timeout_s: float, 
 )
 @click.argument("kind", type=click.Choice((*KINDS, ALARM)))
 @click.argument("value")
+@output_option()
 @reaches_control_plane
-def reinstate(*, kind: str, value: str, socket: Path) -> None:
+def reinstate(*, kind: str, value: str, output: str, socket: Path) -> None:
     """Take a revocation back. What it ended stays ended: sidecars come back by themselves.
 
     alarm: the alarm of a node, by its id, has been looked at; `hauberk status` does not show it any more.
     """
     from control_plane.cli.client import Client
-    from control_plane.cli.output import printable
+    from control_plane.cli.output import plain, print_data, printable
     from protos.hauberk.v1 import admin_pb2
 
     request = admin_pb2.ReinstateRequest(kind=kind, value=_value(kind, value))
     with Client(socket) as control_plane:
         answer = control_plane.call("Admin/Reinstate", request, admin_pb2.ReinstateResponse)
+    if output != "table":
+        print_data(plain(answer), output)
+        return
     was, done = (": there was none", " is cleared") if kind == ALARM else (" was not revoked", " is reinstated")
     click.echo(printable(f"{kind} {request.value}{done if answer.changed else was}"))
 

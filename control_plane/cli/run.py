@@ -27,6 +27,7 @@ LOCAL = {
     context_settings={"allow_interspersed_args": False},
     examples=(
         "hauberk run --service orders --namespace shop --port 8080 --token-file orders.token -- python orders.py",
+        "hauberk run --service orders --port 8080 --token-file orders.token --state-dir orders.state -- ./orders",
         "hauberk run --service web --port 8000 --local --token-file web.token -- uvicorn web:app --port 8000",
         "hauberk run --config sidecar.yaml -- ./orders",
         "hauberk run --service nightly --token-file nightly.token -- ./job.sh",
@@ -38,7 +39,7 @@ LOCAL = {
 @click.option("--app", metavar="IP:PORT", help="Where the app listens, on loopback.  [default: 127.0.0.1:PORT]")
 @click.option("--protocol", type=click.Choice(["http1", "http2"]), help="What the app speaks.  [default: http1]")
 @click.option("--token-file", metavar="FILE", help="The join token; - for standard input.")
-@click.option("--state-dir", metavar="DIR", help="What outlives this process: a restart needs no token then.")
+@click.option("--state-dir", metavar="DIR", help="Where its key is kept (0700): with it a restart needs no token.")
 @click.option("--control-plane", metavar="HOST:PORT", help="Where the control plane is.  [default: 127.0.0.1:15012]")
 @click.option("--trust-domain", metavar="NAME", help="Of the mesh.  [default: mesh.local]")
 @click.option("--local", is_flag=True, help="Listen on loopback only, at free ports: for several on one machine.")

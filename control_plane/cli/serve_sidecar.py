@@ -20,7 +20,8 @@ def sidecar(config_file: str) -> int:
     """Run a sidecar in the foreground until it is told to stop.
 
     It joins with the token that the configuration names, relays what policy allows, and renews its certificate by
-    itself. On SIGTERM it deregisters, lets open requests finish, and ends.
+    itself. With state_dir in the configuration it needs the token at its first start only. On SIGTERM it deregisters,
+    lets open requests finish, and ends.
     """
     from sidecar.config_load import load
     from sidecar.errors import SidecarError

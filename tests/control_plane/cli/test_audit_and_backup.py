@@ -121,6 +121,10 @@ def test_backup_and_restore_say_what_is_needed_and_what_became_of_it(data_dir: P
     assert again.exit_code == 0
     assert "0 unused ones are void" in again.output
     assert "taken over" in again.output
+    made = json.loads(typed("backup", tmp_path / "b2", "--data-dir", data_dir, "-o", "json").stdout)
+    assert (made["file"], made["audit"] > 0) == (str(tmp_path / "b2"), True)
+    told = json.loads(typed("restore", tmp_path / "b2", "--data-dir", tmp_path / "new", "-o", "json").stdout)
+    assert (told["knows_since"], told["epoch"] > made["epoch"], len(told["lost"])) == (False, True, 1)
     assert f"that key belongs at {data_dir}/kek.key" in again.output  # it has none
 
 

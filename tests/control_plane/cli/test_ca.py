@@ -234,7 +234,8 @@ def test_recover_makes_a_root_in_a_mesh_that_has_expired(hauberk: Hauberk, tmp_p
     refused = hauberk("ca", "recover", "--data-dir", str(data_dir))
     assert (refused.exit_code, "has not expired" in refused.stderr) == (1, True)
     assert hauberk("ca", "recover", "--data-dir", str(data_dir), "--force", input="n\n").exit_code == 1
-    assert hauberk("ca", "recover", "--data-dir", str(data_dir), "--force", "--yes").exit_code == 0
+    forced = hauberk("ca", "recover", "--data-dir", str(data_dir), "--force", "--yes", "-o", "json")
+    assert (forced.exit_code, json.loads(forced.stdout)["level"]) == (0, "root")
     with ca_and_store(data_dir, time.time()) as (ca, _):
         assert ca.anchor_der not in (old, recovered)
 
@@ -264,6 +265,8 @@ def test_the_kek_is_exchanged_while_nobody_runs(hauberk: Hauberk, tmp_path: Path
     with ca_and_store(data_dir, time.time()) as (ca, _):
         assert ca.anchor_der == anchor
     assert "ca.kek_rotated" in (data_dir / "audit.jsonl").read_text()
+    again = json.loads(hauberk("ca", "rotate-kek", "--data-dir", str(data_dir), "-o", "json").stdout)
+    assert again["kek_file"] == str(data_dir / "kek.key")
 
 
 @pytest.mark.parametrize("verb", ["recover", "rotate-kek"])

@@ -100,6 +100,7 @@ def test_reinstating_says_whether_there_was_anything(
     result = hauberk("reinstate", kind, "abcd")
     assert (result.exit_code, result.stdout) == (0, said + "\n")
     assert fake.asked[0][1] == admin_pb2.ReinstateRequest(kind=kind, value="abcd")
+    assert json.loads(hauberk("reinstate", kind, "abcd", "-o", "json").stdout) == {"changed": changed}
 
 
 def test_revocations_are_listed_with_their_reasons(hauberk: Hauberk, fake: FakeControlPlane) -> None:
