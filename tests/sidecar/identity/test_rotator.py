@@ -494,7 +494,7 @@ async def test_g24_whoever_is_refused_as_a_second_holder_proves_the_node_key() -
 @trio_test(autojump=True)
 async def test_whoever_missed_a_rotation_of_the_root_comes_back_with_the_node_key(failure: Exception) -> None:
     """Who was revoked, or cut off when a root was forced in, knows no anchor of the control plane when it is welcome
-    again: Renew can never work, so the node key is used with the certificate still good, not only at 70 % of its life."""
+    again: Renew can never work, so the node key is used while the certificate is good, not only at 70 % of its life."""
     node_key = NodeKey()
     async with rotation(rejoin=node_key.rejoin) as (rotator, authority, _, _):
         node_key.authority = authority
