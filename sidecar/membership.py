@@ -355,7 +355,7 @@ class Membership:
         svid = self._source.svid
         if svid is None:
             return ["certificate"]
-        if svid.not_after <= self._clock():
+        if not svid.not_before <= self._clock() < svid.not_after:
             return ["certificate_valid"]
         return ["certificate_stale"] if self._rotator is not None and self._rotator.is_stale else []
 

@@ -206,8 +206,10 @@ class Rotator:
                 return
             now, monotonic = self._clock(), trio.current_time()
             left = self._plan.remaining_s(now=now, monotonic=monotonic)
-            if self._plan.jumped(now=now, monotonic=monotonic) and (left <= 0 or self.failures):
-                # All machines of a site may have been set right at once. Whatever failed may have failed for the clock.
+            is_early = now < self._held().not_before
+            if self._plan.jumped(now=now, monotonic=monotonic) and (left <= 0 or self.failures or is_early):
+                # All machines of a site may have been set right at once. Whatever failed may have failed for the clock;
+                # and what was issued while it was ahead is worth nothing to anybody now.
                 await self._spread()
                 return
             if left <= 0:

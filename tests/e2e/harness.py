@@ -299,12 +299,12 @@ class Mesh:
         with Client(self.data_dir / "operator.sock") as control_plane:
             return control_plane.call(method, request, answer)
 
-    def start_control_plane(self) -> Process:
+    def start_control_plane(self, environ: Mapping[str, str] | None = None) -> Process:
         """Also again after its end: same directory, same ports."""
         config = self.directory / "control-plane.yaml"
         config.write_text(json.dumps(self._config))  # JSON is YAML
         command = [*HAUBERK, "control-plane", "--data-dir", str(self.data_dir), "--config", str(config)]
-        process = self.start("control-plane", command)
+        process = self.start("control-plane", command, environ)
         process.wait_log("control plane listening")
         return process
 

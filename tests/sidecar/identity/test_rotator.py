@@ -99,7 +99,7 @@ def test_renewal_is_due_at_half_of_the_remaining_life_give_or_take_a_tenth(
 @given(
     delay_s=st.floats(-100, 1e6), wall_s=st.floats(-1e7, 1e7), monotonic_s=st.floats(0, 1e6), start=st.floats(0, 1e6)
 )
-def test_r24_a_wait_is_never_negative_and_never_longer_than_planned(
+def test_j02_r24_a_wait_is_never_negative_and_never_longer_than_planned(
     delay_s: float, wall_s: float, monotonic_s: float, start: float
 ) -> None:
     """R24: the monotonic clock bounds the wait whatever the wall clock does, and the wall clock wakes who slept."""
@@ -194,8 +194,23 @@ async def test_r24_a_clock_that_jumps_makes_no_storm_and_no_gap(jump_s: float) -
         assert source.svid.not_after > clock(), "recovered"
 
 
+@pytest.mark.parametrize("back_s", [3_600, 86_400])
 @trio_test(autojump=True)
-async def test_r24_a_machine_that_slept_renews_within_seconds_of_waking() -> None:
+async def test_j02_r24_a_certificate_that_is_not_valid_yet_is_renewed_at_once(back_s: float) -> None:
+    """J02, R24: it came while all clocks were ahead, and they are set right. No new connection can be made with it."""
+    async with rotation() as (rotator, authority, source, clock):
+        await trio.sleep(100)
+        clock.offset_s -= back_s
+        await trio.sleep(2 + HURRY_SPREAD_S)
+        assert rotator.renewals == 1
+        assert source.svid is not None
+        assert source.svid.not_before <= clock() < source.svid.not_after
+        await trio.sleep(1_000)
+        assert len(authority.asked_at) == 1
+
+
+@trio_test(autojump=True)
+async def test_j02_r24_a_machine_that_slept_renews_within_seconds_of_waking() -> None:
     """R24: the wall clock moves on during a suspend, the monotonic one does not."""
     async with rotation() as (rotator, _, source, clock):
         await trio.sleep(100)
