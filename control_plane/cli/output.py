@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 WIDE = 10_000
 """Columns when it is not a terminal: programs that read lines want them whole."""
 
+GAP = "  "
+LAST_MIN = 24
+"""Columns to which the last cell of a line is folded at most."""
+
 Plain = dict[str, Any]
 """What JSON and YAML can hold."""
 
@@ -46,16 +50,22 @@ def console() -> Console:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Left-aligned columns without lines, as `ls` and `ps` do it."""
+    """Left-aligned columns without lines, as `ls` and `ps` do it.
+
+    On a terminal that is too narrow the last column is folded; where that does not help lines are left to the terminal,
+    since cells of a few characters can neither be read nor copied."""
     from rich.table import Table
     from rich.text import Text
 
-    out = console()
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
-    for column in columns:
-        table.add_column(Text(column), overflow="fold", no_wrap=not out.is_terminal)
+    out, rows = console(), [list(map(printable, row)) for row in rows]
+    widths = [max(map(len, column), default=0) + len(GAP) for column in zip(columns, *rows, strict=True)]
+    if out.is_terminal and sum(widths[:-1]) + min(widths[-1], LAST_MIN) > out.width:
+        out.width = WIDE
+    table = Table(box=None, pad_edge=False, padding=(0, len(GAP), 0, 0), header_style="bold", show_edge=False)
+    for place, column in enumerate(columns, 1):
+        table.add_column(Text(column), overflow="fold", no_wrap=place < len(columns) or not out.is_terminal)
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*map(Text, row))
     _print(out, table)
 
 

@@ -8,7 +8,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from control_plane.cli import output
 from control_plane.cli.output import clock, plain, print_data, print_table, printable, span, until
 from protos.hauberk.v1 import admin_pb2, config_pb2
 
@@ -37,6 +39,26 @@ def test_a_table_off_a_terminal_keeps_every_line_whole(capsys: pytest.CaptureFix
     assert len(lines) == 3
     assert lines[1].split() == ["x" * 300, "[bold]y[/bold]"]
     assert lines[2] == "\\x1b[2J"
+
+
+@pytest.mark.parametrize(
+    ("cells", "lines"),
+    [
+        (["x" * 20, "word " * 4], ["x" * 20 + "  word word word word"]),
+        (["x" * 20, "word " * 12], ["x" * 20 + "  " + " ".join(["word"] * 7), " " * 22 + " ".join(["word"] * 5)]),
+        (["x" * 50, "y" * 30], ["x" * 50 + "  " + "y" * 30]),
+        (["x" * 50, "y"], ["x" * 50 + "  y"]),
+    ],
+    ids=["fits", "last one folds", "left to the terminal", "short last one"],
+)
+def test_a_table_on_a_narrow_terminal_can_be_read(
+    cells: list[str], lines: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No cell but the last of a line is folded, and that one not to a few characters."""
+    terminal = Console(force_terminal=True, color_system=None, width=60)
+    monkeypatch.setattr(output, "console", lambda: terminal)
+    print_table(["A", "B"], [cells])
+    assert capsys.readouterr().out.splitlines()[1:] == lines
 
 
 def test_a_message_becomes_plain_data_with_every_field() -> None:
