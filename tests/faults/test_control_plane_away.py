@@ -8,6 +8,7 @@ from pathlib import Path
 from protos.hauberk.v1.admin_pb2 import StatusRequest, StatusResponse
 from tests.e2e.clients import Wire, load, outcome
 from tests.e2e.harness import ALLOW_ALL, WEB_APP, Inbound, Mesh, eventually
+from tests.faults.operating import counter
 
 AWAY_S = 6.0
 BACK_S = 10.0
@@ -17,8 +18,9 @@ DENY_ALL = ALLOW_ALL.replace("ALLOW", "DENY").replace("everybody", "nobody")
 
 
 def test_r03_killed_under_load_it_is_not_missed_and_back_it_is_heard(tmp_path: Path) -> None:
-    """No failed request while it is away; everybody is connected again within 10 s of its return, without a restart;
-    a policy applied then takes effect; and the registry was not emptied by the restart."""
+    """No failed request while it is away, and the metric says so; the policy of before is in force; everybody is
+    connected again within 10 s of its return, without a restart; a policy applied then takes effect; and the registry
+    was not emptied by the restart."""
     with Mesh(tmp_path, certificate_lifetime_s=60) as mesh:
         control_plane = mesh.start_control_plane()
         mesh.apply(ALLOW_ALL)
@@ -32,9 +34,12 @@ def test_r03_killed_under_load_it_is_not_missed_and_back_it_is_heard(tmp_path: P
             control_plane.kill()
             killed = time.monotonic()
             eventually(lambda: not (web.is_connected or orders.is_connected), 5, "the sidecars notice")
-            assert web.is_ready
-            assert orders.is_ready
+            versions = orders.status["snapshot_version"], web.status["snapshot_version"]
+            for one in (web, orders):
+                assert one.is_ready
+                assert counter(one, "hauberk_control_plane_connected") == 0
             eventually(lambda: seen.failed or time.monotonic() - killed > AWAY_S, AWAY_S + 5, "it stays away")
+            assert (orders.status["snapshot_version"], web.status["snapshot_version"]) == versions
             answered = seen.answered
             mesh.start_control_plane()
             eventually(lambda: web.is_connected and orders.is_connected, BACK_S, "both are connected again")

@@ -38,6 +38,10 @@ def most_within(times: list[float], span_s: float) -> int:
     return max(sum(begin <= one < begin + span_s for one in times) for begin in times)
 
 
+async def start_again(mesh: Mesh) -> None:
+    await trio.to_thread.run_sync(mesh.start_control_plane)
+
+
 @pytest.mark.slow
 @trio_test(timeout_s=110)
 async def test_r29_a_herd_comes_back_spread_and_whole(tmp_path: Path) -> None:
@@ -52,7 +56,7 @@ async def test_r29_a_herd_comes_back_spread_and_whole(tmp_path: Path) -> None:
             control_plane.kill()
             await fleet.lost()
             await trio.sleep(AWAY_S)
-            nursery.start_soon(trio.to_thread.run_sync, mesh.start_control_plane)
+            nursery.start_soon(start_again, mesh)
             began = time.monotonic()
             back = await fleet.back()
             assert time.monotonic() - began <= BACK_S

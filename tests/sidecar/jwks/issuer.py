@@ -25,7 +25,7 @@ def ok(body: str | bytes, *headers: str) -> bytes:
 class Authority:
     """Makes a certificate in files, for `localhost` or another name, which may be a wildcard."""
 
-    def __init__(self, directory: Path, dns_name: str = "localhost") -> None:
+    def __init__(self, directory: Path, dns_name: str = "localhost", hours: int = 1) -> None:
         self.ca_file, self.certificate, self.key = (directory / name for name in ("ca.pem", "cert.pem", "key.pem"))
         ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         ca_name, name = (
@@ -40,7 +40,7 @@ class Authority:
                 x509.CertificateBuilder(issuer_name=ca_name, subject_name=subject, public_key=public)
                 .serial_number(x509.random_serial_number())
                 .not_valid_before(now - datetime.timedelta(hours=1))
-                .not_valid_after(now + datetime.timedelta(hours=1))
+                .not_valid_after(now + datetime.timedelta(hours=hours))
                 .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
                 .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
                 .add_extension(
