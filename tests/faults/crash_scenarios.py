@@ -340,7 +340,7 @@ def _undone(records: list[Record]) -> set[int]:
 
 
 def _spent_once(one: Running, token: str, *, is_restored: bool) -> None:
-    """Good until it was used, and never after; void after a restore."""
+    """Good until it was used or its identity was revoked, and never after; void after a restore."""
     _, token_id, secret, _, _ = token.split(".")
     held = one.state.store.token(token_id)
     assert held is not None
@@ -353,6 +353,8 @@ def _spent_once(one: Running, token: str, *, is_restored: bool) -> None:
             tries.append("joined")
         except PermissionDenied:
             tries.append("refused")
-    assert tries == [("refused" if held.consumed_at is not None else "joined"), "refused"]
+    identity = f"spiffe://mesh.local/ns/{held.spec.namespace}/sa/{held.spec.service_account}"
+    is_void = held.consumed_at is not None or identity in {each.value for each in one.state.store.revocations()}
+    assert tries == ["refused" if is_void else "joined", "refused"]
     if is_restored:
         assert one.state.store.epoch > 0
