@@ -25,6 +25,8 @@ KEPT_MAX = 256
 CALLS_MAX = 4
 WAITING_MAX = 64
 ISSUE_TIMEOUT_S = 10.0
+RECONNECTED_S, RETRY_S = 4.0, 0.25
+"""The control link is made anew with each certificate: so long its absence is nobody's business but ours."""
 TOKEN_OCTETS_MAX = 8_192
 
 Audiences = tuple[str, ...]
@@ -114,8 +116,10 @@ class Tokens:
             raise RpcError(GRPC_UNAVAILABLE, "too many tokens are being asked for")
         asking = self._asking[audiences] = _Asking()
         generation = self._generation
+        kept = self._kept.get(audiences)
+        will_do = kept is not None and kept.is_usable(self._clock(), 0.75)
         try:
-            token = await self._issued(audiences, spiffe_id)
+            token = await self._issued(audiences, spiffe_id, patience_s=0.0 if will_do else RECONNECTED_S)
         except RpcError as error:
             kept = self._kept.get(audiences)
             if error.status in _PASSED_ON or kept is None or not kept.is_usable(self._clock(), 0.75):
@@ -129,12 +133,12 @@ class Tokens:
             self._keep(audiences, token)
         return token
 
-    async def _issued(self, audiences: Audiences, spiffe_id: str) -> JwtSvid:
-        """A new one. Raises RpcError."""
+    async def _issued(self, audiences: Audiences, spiffe_id: str, *, patience_s: float) -> JwtSvid:
+        """A new one. `patience_s`: how long nobody need be there to be asked. Raises RpcError."""
         try:
             with trio.fail_after(ISSUE_TIMEOUT_S):
                 async with self._limiter:
-                    answer = await self._issue(audiences)
+                    answer = await self._patiently(audiences, trio.current_time() + patience_s)
             return self._checked(answer, spiffe_id)
         except RpcError as error:
             failure: Exception = error
@@ -144,6 +148,15 @@ class Tokens:
             failure = error
         log.warning("no JWT-SVID from the control plane", extra={"error": str(failure) or type(failure).__name__})
         raise RpcError(GRPC_UNAVAILABLE, "the control plane cannot be asked for a token now")
+
+    async def _patiently(self, audiences: Audiences, until: float) -> identity_pb2.JwtSvidResponse:
+        while True:
+            try:
+                return await self._issue(audiences)
+            except RpcError as error:
+                if not error.is_unavailable or trio.current_time() >= until:
+                    raise
+            await trio.sleep(RETRY_S)
 
     def _checked(self, answer: identity_pb2.JwtSvidResponse, spiffe_id: str) -> JwtSvid:
         """Raises RpcError."""

@@ -10,7 +10,14 @@ import trio
 from protos.hauberk.v1 import identity_pb2
 from sidecar.control.errors import RpcError
 from sidecar.errors import GRPC_INVALID_ARGUMENT, GRPC_PERMISSION_DENIED, GRPC_UNAVAILABLE
-from sidecar.identity.workload_api.tokens import CALLS_MAX, ISSUE_TIMEOUT_S, KEPT_MAX, WAITING_MAX, Tokens
+from sidecar.identity.workload_api.tokens import (
+    CALLS_MAX,
+    ISSUE_TIMEOUT_S,
+    KEPT_MAX,
+    RECONNECTED_S,
+    WAITING_MAX,
+    Tokens,
+)
 from tests.trio_support import trio_test
 
 OWN = "spiffe://mesh.local/ns/shop/sa/web"
@@ -146,6 +153,30 @@ async def test_while_the_control_plane_is_away_a_token_serves_longer() -> None:
     with pytest.raises(RpcError) as raised:
         await tokens.get(("a",), OWN)
     assert raised.value.status == GRPC_UNAVAILABLE
+
+
+@trio_test(autojump=True)
+async def test_a_control_link_that_is_made_anew_is_waited_for() -> None:
+    """Some seconds. Who has a token that will do waits for nothing."""
+    control_plane = ControlPlane()
+    tokens = Tokens(control_plane.issue, control_plane.clock)
+    control_plane.error = RpcError(GRPC_UNAVAILABLE, "away")
+    got: list[str] = []
+
+    async def ask() -> None:
+        got.append((await tokens.get(("a",), OWN)).token)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.sleep(RECONNECTED_S / 2)
+        assert got == []
+        control_plane.error = None
+    assert len(got) == 1
+    control_plane.error = RpcError(GRPC_UNAVAILABLE, "away")
+    control_plane.now += LIFE_S * 0.6
+    began = trio.current_time()
+    assert (await tokens.get(("a",), OWN)).token == got[0]
+    assert trio.current_time() == began
 
 
 @trio_test(autojump=True)
