@@ -25,7 +25,7 @@ from control_plane.challenges import Challenges
 from control_plane.errors import InvalidRequest, PermissionDenied, ResourceExhausted, Unavailable
 from control_plane.limits import RateLimit
 from control_plane.logs import fields
-from control_plane.model import Node, Workload, WorkloadSpec
+from control_plane.model import IssuedRecord, Node, Workload, WorkloadSpec
 from control_plane.nodes import CLONED, Standing, new_node, refusal_to_rejoin, standing
 from control_plane.revocation import RevokedView, revoke_node
 from control_plane.store.base import Store
@@ -158,6 +158,10 @@ class IdentityApi:
         now = self._now()
         _within(self._renew_limit, caller, now)
         workload = workload_of(self._store, caller)
+        certificate, node = self._held_by(caller)
+        if standing(certificate, node) is Standing.PUT_AWAY:
+            # A token would outlive it. No alarm: our own sidecar may ask while it moves to the newer one.
+            raise Unavailable("this certificate was replaced by a newer one; ask over a connection made with that")
         audiences = _audiences(request.audiences)
         try:
             issued = self._authority.issue_jwt(workload.spiffe_id, audiences, now)
@@ -182,8 +186,7 @@ class IdentityApi:
 
     def _line_of(self, caller: Caller, now: float) -> Node | None:
         """The node that calls; what it calls with is confirmed. Raises PermissionDenied for a second holder (G24)."""
-        certificate = self._store.certificate(caller.serial)
-        node = self._store.node(certificate.node_id) if certificate is not None else None
+        certificate, node = self._held_by(caller)
         match standing(certificate, node):
             case Standing.NEWER:
                 assert certificate is not None
@@ -198,6 +201,11 @@ class IdentityApi:
                     " the node key, or join with a new token"
                 )
         return node
+
+    def _held_by(self, caller: Caller) -> tuple[IssuedRecord | None, Node | None]:
+        """What it calls with, and whose line that belongs to."""
+        certificate = self._store.certificate(caller.serial)
+        return certificate, self._store.node(certificate.node_id) if certificate is not None else None
 
     def _cloned(self, caller: Caller, node: Node, now: float) -> None:
         facts = {"node_id": node.node_id, "peer": caller.peer, "serial": f"{caller.serial:x}"}

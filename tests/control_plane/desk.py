@@ -80,6 +80,10 @@ class Desk:
     def confirm(self, svid: X509Svid) -> None:
         answer(self.apis.identity.confirm(self.caller(svid), pb.ConfirmRequest()))
 
+    def jwt(self, svid: X509Svid, audience: str = "billing") -> pb.JwtSvidResponse:
+        request = pb.JwtSvidRequest(audiences=[audience])
+        return answer(self.apis.identity.issue_jwt_svid(self.caller(svid), request))
+
     def nonce(self) -> bytes:
         return answer(self.apis.identity.challenge(STRANGER, pb.ChallengeRequest())).nonce
 

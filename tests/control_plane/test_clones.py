@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from certs.svid import X509Svid, new_private_key
 from control_plane.config_ca import CaConfig
-from control_plane.errors import InvalidRequest, PermissionDenied, Unauthenticated
+from control_plane.errors import InvalidRequest, PermissionDenied, Unauthenticated, Unavailable
 from control_plane.nodes import CLONED
 from tests.control_plane.desk import Desk, node_id_of, opened
 from tests.control_plane.support import audited
@@ -63,6 +63,23 @@ def test_g24_as_declared_a_clone_ends_its_node(tmp_path: Path) -> None:
         assert events[-3:-1] == [("identity.cloned", None), ("revoked", token_id)]
         assert desk.reinstate("token", token_id)
         desk.renew(desk.rejoin(honest.node))
+
+
+@pytest.mark.parametrize("clone_action", ["alarm", "revoke"])
+def test_g24_a_certificate_that_was_put_away_gets_no_token(tmp_path: Path, clone_action: str) -> None:
+    """A JWT-SVID would outlive the certificate that is refused. No alarm: a sidecar may ask while it moves to the newer
+    certificate, and is answered as soon as it has."""
+    with opened(tmp_path, ca=CaConfig(clone_action=clone_action)) as desk:
+        held = desk.join(node=new_private_key()).svid
+        desk.confirm(held)
+        new = desk.renew(held)
+        desk.jwt(held)
+        desk.jwt(new)
+        desk.confirm(new)
+        with pytest.raises(Unavailable, match="newer one"):
+            desk.jwt(held)
+        assert desk.node_of(new).alarm == ""
+        assert desk.jwt(new).token
 
 
 def test_a_lost_renewal_or_confirmation_is_no_clone(tmp_path: Path) -> None:
