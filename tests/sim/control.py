@@ -7,6 +7,7 @@ subscriber what its session says is due. Its store is a real file, so it may be 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import fields, replace
@@ -39,6 +40,7 @@ class Control:
         self._now = now
         self._stack = contextlib.ExitStack()
         self._streams: dict[Stream, None] = {}
+        self._woken: dict[Stream, None] = {}
         self.is_up = False
         self.state: State
         self.apis: handlers.Apis
@@ -65,6 +67,7 @@ class Control:
         assert self.is_up
         self.is_up = False
         self._streams.clear()
+        self._woken.clear()
         self._stack.close()
 
     async def housekeeping(self, every_s: float) -> None:
@@ -138,6 +141,7 @@ class Control:
         caller = self._caller("/hauberk.v1.Discovery/Watch", chain_der, peer)
         stream = Stream(self, caller, hello, deliver, ended)
         self._streams[stream] = None
+        self.woke(stream)
         self.settle()
         return stream
 
@@ -148,11 +152,17 @@ class Control:
         hub = self.state.hub
         if hub.is_due:
             hub.flush()
-        for stream in [one for one in self._streams if one.woken.is_set()]:
-            stream.write(self._now())
+        while self._woken:
+            self._woken.popitem()[0].write(self._now())
+
+    def woke(self, stream: Stream) -> None:
+        """Something is due on it."""
+        if stream in self._streams:
+            self._woken[stream] = None
 
     def closed(self, stream: Stream) -> None:
         self._streams.pop(stream, None)
+        self._woken.pop(stream, None)
 
     def _caller(self, path: str, chain_der: tuple[bytes, ...], peer: str) -> Caller:
         if not chain_der:
@@ -182,7 +192,7 @@ class Stream:
         self._discovery = control.apis.discovery
         self._start = control.starts
         self._number, self._subscriber = self._discovery.open_stream(caller, hello)
-        self.woken = self._subscriber.woken
+        self._subscriber.woken = _Woken(lambda: control.woke(self))
 
     def take(self, message: discovery_pb2.WatchRequest) -> None:
         """Raises ControlPlaneError."""
@@ -195,7 +205,6 @@ class Stream:
         if self._subscriber.end is not None:
             self._end(self._subscriber.end)
             return
-        self.woken.clear()
         while (due := self._subscriber.session.take(now)) is not None:
             self._deliver(due)
 
@@ -217,6 +226,17 @@ class Stream:
     def _end(self, error: ControlPlaneError) -> None:
         self.close()
         self._ended(error)
+
+
+class _Woken(asyncio.Event):
+    """Does not wait for somebody to look at it."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def set(self) -> None:
+        self._tell()
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -31,8 +31,8 @@ class Rates:
     restarts: float = 600
     partitions: float = 60
     jumps: float = 120
-    control_downs: float = 24
-    control_restarts: float = 24
+    control_downs: float = 12
+    control_restarts: float = 12
     identities_revoked: float = 6
     serials_revoked: float = 12
     roots_prepared: float = 2
@@ -56,17 +56,18 @@ def schedule(rng: random.Random, node_count: int, rates: Rates, *, from_s: float
         down_s = rng.choice((1.0, 10.0, 10.0, 5 * MINUTE_S, HOUR_S, DAY_S, rng.uniform(1, 50) * DAY_S))
         found.append(Fault(at=at, kind="restart", nodes=one(), for_s=down_s))
     for at in some(rates.partitions):
-        # A site is cut off for hours, or a day; who is cut off for weeks is one or a few.
+        # A site is cut off for hours or a day; who is cut off for weeks is one or a few.
         size = rng.choice((1, 1, 3, max(1, node_count // 4), max(1, node_count // 2)))
-        longest_s = rng.uniform(1, 50) * DAY_S if size <= 3 else rng.uniform(1, 4) * DAY_S
+        is_few = size <= 3
         nodes = tuple(sorted(rng.sample(range(node_count), min(size, node_count))))
-        for_s = rng.choice((30.0, HOUR_S, DAY_S, longest_s))
+        for_s = rng.choice((30.0, HOUR_S, DAY_S, 50 * DAY_S) if is_few else (30.0, HOUR_S, 6 * HOUR_S, 2 * DAY_S))
+        for_s *= rng.uniform(0.5, 1.0)
         found.append(Fault(at=at, kind="partition", nodes=nodes, for_s=for_s))
     for at in some(rates.jumps):
         by_s = rng.choice((-1, 1)) * rng.choice((30.0, HOUR_S, 6 * HOUR_S, 3 * DAY_S, 100 * DAY_S))
         found.append(Fault(at=at, kind="jump", nodes=one(), for_s=rng.choice((MINUTE_S, HOUR_S, 2 * DAY_S)), by_s=by_s))
     for at in some(rates.control_downs):
-        for_s = rng.choice((MINUTE_S, HOUR_S, 6 * HOUR_S, rng.uniform(0.2, 2) * DAY_S))
+        for_s = rng.choice((MINUTE_S, HOUR_S, 6 * HOUR_S, rng.uniform(0.2, 1) * DAY_S))
         found.append(Fault(at=at, kind="control plane down", for_s=for_s))
     found += [Fault(at=at, kind="control plane down", for_s=1.0) for at in some(rates.control_restarts)]
     for at in some(rates.identities_revoked):

@@ -5,12 +5,14 @@ from the seed, and after every step asks `invariants`. The code is that which ru
 of it in `in_memory`, is the wire (`network`), the TLS contexts (their facts are compared instead), and how often the
 patient look at the clock: certificates live for days here, so a slice of waiting is hours.
 
-Read it in this order: mesh, faults, invariants, checks, node, control, network.
+Read it in this order: mesh, faults, invariants, checks, node, control,
+network, clock.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +22,6 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
 
 from certs.bundle import TrustBundle
 from certs.svid import X509Svid
@@ -32,6 +33,7 @@ from control_plane.model import Level, Phase
 from protos.hauberk.v1 import admin_pb2
 from sidecar.net.backoff import Backoff
 from tests.sim.checks import Checks
+from tests.sim.clock import JumpClock
 from tests.sim.control import Control
 from tests.sim.faults import DAY_S, HOUR_S, YEAR_S, Fault, Rates, schedule
 from tests.sim.invariants import REVOKED_S, Broken, Verifier
@@ -120,6 +122,8 @@ class World:
             broken=self._broken,
         )
         self._faults = schedule(self._rng, node_count, rates, from_s=SETTLED_S, until_s=days * DAY_S)
+        self._made: dict[str, Level] = {}
+        """Authorities, by id; the store forgets them in the end."""
         self._nursery: trio.Nursery | None = None
         self._ends: dict[int, float] = {}
         """Of the certificates that `_at_its_end` waits for, by node."""
@@ -147,13 +151,11 @@ class World:
             nursery.cancel_scope.cancel()
         self.report.pairs = self.checks.pairs
         self.report.asked, self.report.verified = self.checks.verifier.asked, self.checks.verifier.verified
-        self.report.happened["roots made"] = self._count(Level.ROOT)
-        self.report.happened["intermediates made"] = self._count(Level.INTERMEDIATE)
-        self.control.stop()
+        for level in (Level.ROOT, Level.INTERMEDIATE):
+            self.report.happened[f"{level.value}s made"] = sum(one is level for one in self._made.values())
+        if self.control.is_up:
+            self.control.stop()
         return self.report
-
-    def _count(self, level: Level) -> int:
-        return sum(one.level is level for one in self.control.state.store.authorities()) if self.control.is_up else 0
 
     # Faults
 
@@ -249,6 +251,12 @@ class World:
         await trio.sleep(HOUR_S)
         while not self._operate("Admin/CaStep", admin_pb2.CaStepRequest(step="activate", level="root")):
             await trio.sleep(DAY_S)
+            if self.control.is_up and not self._has_prepared_root():
+                return  # by itself
+
+    def _has_prepared_root(self) -> bool:
+        held = self.control.state.store.authorities()
+        return any(one.level is Level.ROOT and one.phase is Phase.PREPARED for one in held)
 
     async def _taint_intermediate(self) -> None:
         """An operator who fears for a key: another takes over, the one before is left by all, then revoked."""
@@ -294,6 +302,7 @@ class World:
         while True:
             await trio.sleep(WATCH_S)
             if self.control.is_up:
+                self._made |= {one.authority_id: one.level for one in self.control.state.authority.authorities}
                 for number in list(self.checks.without_token):
                     self._give_token(self.nodes[number])
                     self.checks.without_token.discard(number)
@@ -346,7 +355,9 @@ def in_memory(network: Network) -> Iterator[None]:
         "sidecar.identity.rotator.Backoff": slow_backoff,
         "sidecar.membership.Backoff": slow_backoff,
         "sidecar.control.watcher.Backoff": slow_backoff,
+        "sidecar.net.slices.SLICE_S": math.inf,  # of real time, which no seed can say again
         "sidecar.rules.decode.LIFETIME_S_MAX": LEAF_S,
+        "control_plane.app.FORGET_EVERY_S": DAY_S,
         "control_plane.config.CERTIFICATE_LIFETIME_S_MAX": LEAF_S,
         "control_plane.config_ca.CaPolicy": partial(CaPolicy, leaf_lifetime_max_s=LEAF_S),
     }
@@ -382,4 +393,4 @@ def run(
         # trio runs what is ready in an order of its own dice; with a seed the same run is the same again.
         patch.setattr("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True)
         scheduler: random.Random = trio._core._run._r
-        return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+        return trio.run(main, clock=JumpClock())
