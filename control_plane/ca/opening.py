@@ -122,10 +122,11 @@ def check_authorities(
             row = getattr(failure, "row", "")
             remedy = "Start with the trust domain it was made for, or restore the database from a backup."
             raise CaStateError(name, str(failure), remedy, row=row or "J04") from failure
-    root = active(authorities, Level.ROOT)
-    if root is not None and now < root.not_before:
-        problem = f"the root is not valid before {date(root.not_before)}"
-        raise CaStateError(where, problem, "Set this machine's clock.", row="F01")
+    for level in (Level.ROOT, Level.INTERMEDIATE):
+        signing = active(authorities, level)
+        if signing is not None and now < signing.not_before:
+            problem = f"the {level.value} is not valid before {date(signing.not_before)}"
+            raise CaStateError(where, problem, "Set this machine's clock.", row="F01")
 
 
 def _check_one(one: Authority, by_id: dict[str, Authority], vault: Vault, trust_domain: TrustDomain) -> None:

@@ -51,8 +51,9 @@ class Sidecar:
 class Desk:
     """A control plane and who calls it."""
 
-    def __init__(self, directory: Path, stack: contextlib.ExitStack, **config: Any) -> None:
-        self.clock = Clock()
+    def __init__(self, directory: Path, stack: contextlib.ExitStack, clock: Clock | None = None, **config: Any) -> None:
+        """`clock`: of the control plane before, at a restart."""
+        self.clock = clock or Clock()
         wide = Limits(join_burst=100_000, renew_burst=100_000)
         self.config = config_in(directory, **{"limits": wide} | config)
         self.state = open_state(self.config, stack, self.clock)

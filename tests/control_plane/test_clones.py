@@ -258,11 +258,9 @@ class Lines(RuleBasedStateMachine):
 
     @rule()
     def the_control_plane_restarts(self) -> None:
-        at = self.desk.clock.at
         self._stack.close()
         self._stack = contextlib.ExitStack()
-        self.desk = Desk(Path(self._directory.name), self._stack)
-        self.desk.clock.at = at
+        self.desk = Desk(Path(self._directory.name), self._stack, self.desk.clock)
 
     @rule()
     def the_honest_one_ends_it(self) -> None:
