@@ -8,6 +8,7 @@ later ones, so nothing waits for it; what takes too long is killed.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -123,8 +124,7 @@ class SignCommand:
         if code is None and self._monotonic() < self._deadline:
             return None
         if code is None:
-            process.kill()
-            process.wait()
+            _kill(process)
         self._process = None
         size = os.fstat(self._output).st_size
         printed = os.pread(self._output, PEM_CHARS_MAX + 1, 0) if size else b""
@@ -138,7 +138,12 @@ class SignCommand:
     def close(self) -> None:
         """Idempotent."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            _kill(self._process)
             self._process = None
             os.close(self._output)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """With all that it has started: it leads a group of its own, and nobody has waited for it yet."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -236,6 +237,32 @@ def test_a_command_that_fails_or_hangs_is_told_of() -> None:
         slow.answer()
     assert process.poll() is not None
     assert not slow.is_running
+
+
+def test_what_a_command_that_hangs_has_started_ends_with_it(tmp_path: Path) -> None:
+    """A script that waits for another program: each attempt would leave one of those behind for ever."""
+    os.mkfifo(tmp_path / "alive")
+    reader = os.open(tmp_path / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        script = 'sleep 600 3> "$0" & wait'  # who holds the other end of the pipe is alive
+        clock = [0.0]
+        command = SignCommand(["sh", "-c", script, str(tmp_path / "alive")], lambda: clock[0])
+        command.start("request")
+        wait_until(lambda: not has_ended(reader))
+        clock[0] = 30.0
+        with pytest.raises(CaRefused, match="did not end"):
+            command.answer()
+        wait_until(lambda: has_ended(reader))
+    finally:
+        os.close(reader)
+
+
+def has_ended(reader: int) -> bool:
+    """Whether nobody holds the other end of the pipe."""
+    try:
+        return os.read(reader, 1) == b""
+    except BlockingIOError:
+        return False
 
 
 def test_a_command_that_is_not_there_is_an_alarm_and_no_crash(tmp_path: Path) -> None:
