@@ -16,7 +16,7 @@ from control_plane.ca.errors import CaError, CaRefused
 from control_plane.ca.hierarchy import Issuer, make_request
 from control_plane.ca.offline import SignCommand, names_key, read_chain
 from control_plane.ca.records import Maker
-from control_plane.ca.refusals import Refusal, alarms, breaks, refuse_prepare, refuse_step
+from control_plane.ca.refusals import Refusal, alarms, breaks, listed, refuse_prepare, refuse_step
 from control_plane.ca.root import Root
 from control_plane.ca.slots import (
     CaPolicy,
@@ -135,6 +135,9 @@ class Operations:
             due = plan(self._book.view.authorities, now, self.policy, readiness, self._live(now))
             if not due:
                 return
+            if due[0].waits_for:
+                told = fields(authority=due[0].authority_id, level=due[0].level.value, missing=listed(due[0].waits_for))
+                log.error("it signs from now on although not everybody has said that they know it", extra=told)
             self._do(due[0], now, OURSELVES)
         log.error("the CA's steps do not come to an end", extra=fields(steps=STEPS_MAX))
 

@@ -10,7 +10,8 @@ is needed (PREPARED), becomes ACTIVE later, and the one before stays trusted (OL
 `next_steps` says what the control plane will do by itself, not before when, and what that waits for; `plan` is what of
 it is due. Three rules keep a rotation from breaking anybody:
 
-1. Nothing is signed under a root before every node with a live certificate has said that it knows it (`Readiness`).
+1. Nothing is signed under a root before every node with a live certificate has said that it knows it (`Readiness`);
+   but an end is not waited for: see `waits_until`.
 2. An authority is retired only when no certificate that has not expired stands under it (`Live`). Certificates that
    were replaced count too: connections made with them may be open.
 3. Whoever signs has at least two lifetimes of a leaf ahead of it.
@@ -22,6 +23,7 @@ to vouch for their successors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -152,9 +154,11 @@ class Step:
     """Unix seconds."""
     waits_for: tuple[str, ...] = ()
     """For people; empty: nothing but time."""
+    waits_until: float = math.inf
+    """Unix seconds: then it is done without them."""
 
     def is_due(self, now: float) -> bool:
-        return now >= self.not_before and not self.waits_for
+        return now >= self.not_before and (not self.waits_for or now >= self.waits_until)
 
 
 class IllegalStep(Exception):
@@ -238,6 +242,16 @@ def activate_at(one: Authority, policy: CaPolicy) -> float:
     return max(one.prepared_at + life_s / 3, min(one.prepared_at + life_s * 2 / 3, one.not_after - ahead_s))
 
 
+def waits_until(successor: Authority, current: Authority | None, policy: CaPolicy) -> float:
+    """How long it is waited for who does not know the successor: half of the time that is left when it is due, or made.
+
+    Whoever is away then is cut off, and comes back with its node key. If everybody waited for the last one until the
+    end, everybody would be cut off."""
+    if current is None:
+        return math.inf
+    return (max(activate_at(current, policy), successor.prepared_at) + current.not_after) / 2
+
+
 # --- what comes next -----------------------------------------------------------------------------------------------
 
 
@@ -269,7 +283,8 @@ def _root_steps(authorities: Sequence[Authority], now: float, policy: CaPolicy, 
         hurries = current is None or now >= current.not_after or signs_leaves_only(current) or is_asked_for
         not_before = prepared.prepared_at if hurries or current is None else activate_at(current, policy)
         waits_for = readiness.waits_for(prepared.authority_id)
-        yield _step(Level.ROOT, StepKind.ACTIVATE, prepared.authority_id, not_before, waits_for)
+        until = waits_until(prepared, current, policy)
+        yield _step(Level.ROOT, StepKind.ACTIVATE, prepared.authority_id, not_before, waits_for, until)
     elif current is not None and now < current.not_after and not policy.is_root_offline:
         not_before = current.prepared_at if signs_leaves_only(current) else prepare_at(current, policy)
         yield _step(Level.ROOT, StepKind.PREPARE, "", not_before)
@@ -295,7 +310,8 @@ def _intermediate_steps(
         waits_for: tuple[str, ...] = ()
         if current is not None and now < current.not_after and not _has_signed(authorities, root_id):
             waits_for = readiness.waits_for(root_id)
-        yield _step(Level.INTERMEDIATE, StepKind.ACTIVATE, new.authority_id, not_before, waits_for)
+        until = waits_until(new, current, policy)
+        yield _step(Level.INTERMEDIATE, StepKind.ACTIVATE, new.authority_id, not_before, waits_for, until)
         return
     not_before = prepare_at(current, policy) if current is not None and is_good else now
     requested = newest(authorities, Level.INTERMEDIATE, Phase.REQUESTED)
@@ -313,7 +329,8 @@ def _jwt_steps(authorities: Sequence[Authority], now: float, policy: CaPolicy, r
     if prepared is not None:
         not_before = activate_at(current, policy) if current is not None and is_good else prepared.prepared_at
         waits_for = readiness.missing.get(prepared.authority_id, ()) if is_good else ()
-        yield _step(Level.JWT, StepKind.ACTIVATE, prepared.authority_id, not_before, waits_for)
+        until = waits_until(prepared, current, policy)
+        yield _step(Level.JWT, StepKind.ACTIVATE, prepared.authority_id, not_before, waits_for, until)
     else:
         not_before = prepare_at(current, policy) if current is not None and is_good else now
         yield _step(Level.JWT, StepKind.PREPARE, "", not_before)
@@ -356,5 +373,19 @@ def superseded_at(one: Authority, authorities: Sequence[Authority]) -> float:
     return min(after, default=one.not_after)
 
 
-def _step(level: Level, kind: StepKind, authority_id: str, not_before: float, waits_for: tuple[str, ...] = ()) -> Step:
-    return Step(level=level, kind=kind, authority_id=authority_id, not_before=not_before, waits_for=waits_for)
+def _step(
+    level: Level,
+    kind: StepKind,
+    authority_id: str,
+    not_before: float,
+    waits_for: tuple[str, ...] = (),
+    until: float = math.inf,
+) -> Step:
+    return Step(
+        level=level,
+        kind=kind,
+        authority_id=authority_id,
+        not_before=not_before,
+        waits_for=waits_for,
+        waits_until=until,
+    )

@@ -217,8 +217,8 @@ class _Play:
         if waits and waits != self._said_waits:
             self._say(f"activating {self._question.level.value} {self._new_id} waits for {listed(waits)}")
         self._said_waits = waits
-        later = [step.not_before for step in self._steps() if step.not_before > self._now and not step.waits_for]
-        self._ca_at = min(later, default=float("inf"))
+        dates = [step.waits_until if step.waits_for else step.not_before for step in self._steps()]
+        self._ca_at = min((one for one in dates if one > self._now), default=float("inf"))
 
     def _due(self) -> Step | None:
         for one in self._authorities:

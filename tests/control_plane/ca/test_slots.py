@@ -186,13 +186,30 @@ def test_leaves_longer_than_their_issuer_do_not_make_it_rotate_without_end() -> 
 
 
 def test_a_root_waits_for_everybody() -> None:
-    """At its time, and later for ever."""
+    """At its time, and for half of what is left then of the root before."""
     prepared = mesh(root_2=Phase.PREPARED)
     step = ("root", "activate", "root_2")
-    assert step not in due(prepared, NOW + 80)
-    assert step not in due(prepared, NOW + 80, readiness=Readiness(missing={"root_2": ("web",)}))
-    assert step in due(prepared, NOW + 80, readiness=Readiness(missing={"root_2": ()}))
+    assert step not in due(prepared, NOW + 74)
+    assert step not in due(prepared, NOW + 74, readiness=Readiness(missing={"root_2": ("web",)}))
+    assert step in due(prepared, NOW + 74, readiness=Readiness(missing={"root_2": ()}))
     assert step not in due(prepared, NOW + 50, readiness=Readiness(missing={"root_2": ()}))
+
+
+@pytest.mark.parametrize("level", ["root", "jwt"])
+def test_r06_an_end_is_not_waited_for(level: str) -> None:
+    """With the root before, everybody would end; who is away comes back with its node key. A successor that is late has
+    half of the time that is left to become known."""
+    prepared = mesh(**{f"{level}_2": Phase.PREPARED})
+    step = (level, "activate", f"{level}_2")
+    told = {
+        "readiness": Readiness(missing={f"{level}_2": ("web",)}),
+        "policy": CaPolicy(leaf_lifetime_s=3, jwt_lifetime_s=3),
+    }
+    assert step not in due(prepared, NOW + 74, **told)
+    assert step in due(prepared, NOW + 75, **told)
+    late = [*mesh(), authority(f"{level}_2", Level(level), Phase.PREPARED, at=NOW + 80)]
+    assert step not in due(late, NOW + 84, **told)
+    assert step in due(late, NOW + 85, **told)
 
 
 def test_a_new_root_gets_an_intermediate_at_once() -> None:
@@ -209,7 +226,8 @@ def test_a_new_root_gets_an_intermediate_at_once() -> None:
     # Forced at the root: nobody signs under it before it is known.
     missing = Readiness(missing={"root_2": ("web",)})
     assert ("intermediate", "activate", "intermediate_2") not in due([*after, second], NOW + 60, readiness=missing)
-    # But once the old intermediate has ended, waiting helps nobody.
+    # But when half of what the old intermediate has left is over, waiting helps nobody.
+    assert ("intermediate", "activate", "intermediate_2") in due([*after, second], NOW + 75, readiness=missing)
     assert ("intermediate", "activate", "intermediate_2") in due([*after, second], NOW + 95, readiness=missing)
 
 
