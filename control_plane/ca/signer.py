@@ -69,6 +69,11 @@ class Signer:
     def issuer_id(self) -> str:
         return self._ids[0]
 
+    @property
+    def anchor_der(self) -> bytes:
+        """The root above."""
+        return self._issuer.anchor_der
+
     def probe(self, now: float) -> None:
         """Does what it signs verify? Signs a leaf nobody gets. Raises CaError."""
         identity = SpiffeId.for_control_plane(self._bundle.trust_domain)

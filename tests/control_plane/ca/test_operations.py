@@ -204,11 +204,14 @@ def test_activating_what_somebody_does_not_know_needs_force(mesh: Mesh) -> None:
     mesh.ca.activate(new.authority_id, NOW + 3, BY, missing, force=True)
     assert mesh.ca.anchor_der == new.certificate_der
     assert mesh.issue(NOW + 3).root_id != new.authority_id
+    # Who joins now is shown a certificate under the root before, and a token has to lead to that.
+    assert mesh.ca.pin != pin(new.certificate_der)
     second = mesh.one(Level.INTERMEDIATE, Phase.PREPARED)
     with pytest.raises(CaRefused):
         mesh.ca.activate(second.authority_id, NOW + 4, BY, missing)
     mesh.ca.activate(second.authority_id, NOW + 5, BY, missing, force=True)
     assert mesh.issue(NOW + 5).root_id == new.authority_id
+    assert mesh.ca.pin == pin(new.certificate_der)
 
 
 def test_what_is_active_is_not_taken_away(mesh: Mesh) -> None:
