@@ -101,8 +101,10 @@ class CertificateAuthority:
 
     @property
     def pin(self) -> bytes:
-        """SHA-256 of the DER of the root under which certificates are signed now, for join tokens. A moment, or with force
-        longer, that is not the ACTIVE one: nobody has signed under it yet, and who joins has to verify our certificate."""
+        """SHA-256 of the DER of the root under which certificates are signed now, for join tokens.
+
+        That need not be the ACTIVE one: as long as nobody has signed under that, our own certificate is not under it
+        either, and who joins has to verify our certificate."""
         signer = self._book.view.signer
         return pin(signer.anchor_der if signer is not None else self._book.view.anchor_der)
 

@@ -23,7 +23,7 @@ from tests.sim import mesh
 from tests.sim.faults import YEAR_S, Rates, schedule
 from tests.sim.invariants import Broken
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a whole year of many nodes may be asked for
 
 _first, _, _last = os.environ.get("HAUBERK_SIM_SEEDS", "").partition("-")
 SEEDS = range(int(_first), int(_last or _first) + 1) if _first else range(1, 3)
