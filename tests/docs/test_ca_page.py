@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-
 import pytest
 
 from control_plane.ca.slots import SKEW_S, CaPolicy
 from control_plane.config_ca import CaConfig
 from control_plane.model import Phase
 from tests.docs.markdown import DOCS, Table, code, parts, section
-from tests.docs.transcript import Played, free_ports, play, steps_of
+from tests.docs.transcript import Played, play_page
 
 PAGE = (DOCS / "ca.md").read_text()
-TIMEOUT_S = 120
-PORTS = ("15011", "15012")
-WRAPPER = f"""\
-#!/bin/sh
-exec {shlex.quote(sys.executable)} -c 'from control_plane.cli.main import main; main()' "$@"
-"""
 DAY_S = 86_400.0
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
-    directory = tmp_path_factory.mktemp("ca")
-    start = directory / "here"
-    start.mkdir()
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    return play(steps_of(PAGE), directory, ports=ports, wrapper=WRAPPER, start=start, timeout_s=TIMEOUT_S)
+    return play_page(DOCS / "ca.md", tmp_path_factory)
 
 
 @pytest.mark.slow

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-
 import pytest
 
 from certs.revocation import SERIALS_MAX
@@ -12,25 +9,14 @@ from control_plane.api.revoke import KINDS
 from control_plane.config_ca import CaConfig
 from sidecar.rules.decode_trust import IDENTITIES_MAX
 from tests.docs.markdown import DOCS
-from tests.docs.transcript import Played, free_ports, play, steps_of
+from tests.docs.transcript import ANYWHERE, Played, play_page
 
 PAGE = (DOCS / "revocation.md").read_text()
-TIMEOUT_S = 120
-PORTS = ("15011", "15012")
-WRAPPER = f"""\
-#!/bin/sh
-[ "$1" = control-plane ] && set -- "$@" --listen 127.0.0.1:0 --join-listen 127.0.0.1:0
-exec {shlex.quote(sys.executable)} -c 'from control_plane.cli.main import main; main()' "$@"
-"""
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
-    directory = tmp_path_factory.mktemp("revocation")
-    start = directory / "here"
-    start.mkdir()
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    return play(steps_of(PAGE), directory, ports=ports, wrapper=WRAPPER, start=start, timeout_s=TIMEOUT_S)
+    return play_page(DOCS / "revocation.md", tmp_path_factory, listen=ANYWHERE)
 
 
 @pytest.mark.slow

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-
 import pytest
 
 from control_plane.audit import log, refusals
 from control_plane.audit.export import OCSF_VERSION
 from control_plane.backup import MANIFEST
 from tests.docs.markdown import DOCS
-from tests.docs.transcript import Played, free_ports, play, steps_of
+from tests.docs.transcript import ANYWHERE, Played, play_page
 
 PAGE = (DOCS / "state.md").read_text()
-TIMEOUT_S = 120
-PORTS = ("15011", "15012")
-WRAPPER = f"""\
-#!/bin/sh
-[ "$1" = control-plane ] && set -- "$@" --listen 127.0.0.1:0 --join-listen 127.0.0.1:0
-exec {shlex.quote(sys.executable)} -c 'from control_plane.cli.main import main; main()' "$@"
-"""
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
-    directory = tmp_path_factory.mktemp("state")
-    start = directory / "here"
-    start.mkdir()
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    return play(steps_of(PAGE), directory, ports=ports, wrapper=WRAPPER, start=start, timeout_s=TIMEOUT_S)
+    return play_page(DOCS / "state.md", tmp_path_factory, listen=ANYWHERE)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -134,6 +135,24 @@ def play(
     output, exit_code, group = _run(script, directory, start, environ, timeout_s)
     outputs = output.split(f"{MARK}\n")
     return Played(steps=steps, outputs=outputs, exit_code=exit_code, group=group, directory=directory, ports=ports)
+
+
+PLAIN, ANYWHERE = "", '[ "$1" = control-plane ] && set -- "$@" --listen 127.0.0.1:0 --join-listen 127.0.0.1:0'
+PAGE_PORTS = ("15011", "15012")
+PAGE_TIMEOUT_S = 120
+
+
+def play_page(page: Path, factory: pytest.TempPathFactory, *, listen: str = PLAIN) -> Played:
+    """Every command of `page`, in a directory of its own, with free ports for those that are written there. `listen`:
+    ANYWHERE if the page starts a control plane on its default ports."""
+    directory = factory.mktemp(page.stem)
+    start = directory / "here"
+    start.mkdir()
+    ports = dict(zip(PAGE_PORTS, free_ports(len(PAGE_PORTS)), strict=True))
+    hauberk = f"{shlex.quote(sys.executable)} -c 'from control_plane.cli.main import main; main()'"
+    wrapper = f'#!/bin/sh\n{listen}\nexec {hauberk} "$@"\n'
+    steps = steps_of(page.read_text())
+    return play(steps, directory, ports=ports, wrapper=wrapper, start=start, timeout_s=PAGE_TIMEOUT_S)
 
 
 def _run(
