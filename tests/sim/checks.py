@@ -77,8 +77,8 @@ class Checks:
         self._revoked: set[str] = set()
         """SPIFFE IDs."""
         self._estranged: set[int] = set()
-        """Nodes that were revoked and have not been in touch since: nobody waits for them, so what they do not take
-        says nothing."""
+        """Nodes that were revoked, running or not, and have not been in touch since: nobody waits for them, so what
+        they do not take says nothing."""
         self.since = {(what, node.number): began_at for node in nodes for what in _CONDITIONS}
         """From when it holds without a break."""
         self.up_since = began_at
@@ -117,8 +117,12 @@ class Checks:
         taken = Taken(shown=node.shown, at=now, why=why)
         self._taken.append(taken)
         self._changes.append(node.number)
-        self._estranged.add(node.number)
+        self.estrange(node)
         return taken
+
+    def estrange(self, node: Node) -> None:
+        """It was revoked, whether it shows anything now or not."""
+        self._estranged.add(node.number)
 
     def give_back(self, given: Sequence[Taken]) -> None:
         self._taken = [one for one in self._taken if one not in given]

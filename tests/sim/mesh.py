@@ -227,6 +227,8 @@ class World:
         checks.set_revoked(identity, True)
         holders = [one for one in self.nodes if one.service == node.service]
         taken = [checks.take(one, self.now(), "identity") for one in holders if one.shown is not None]
+        for one in holders:
+            checks.estrange(one)
         await trio.sleep(for_s)
         checks.give_back(taken)
         while not self._operate("Admin/Reinstate", admin_pb2.ReinstateRequest(kind="identity", value=identity)):
