@@ -15,9 +15,11 @@ Endpoints live in the store, everything else here.
 from __future__ import annotations
 
 import itertools
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from certs.spiffe_id import SpiffeId
 from control_plane.errors import ResourceExhausted
 from control_plane.model import EndpointRecord, InstanceKey, Workload
 from control_plane.store.base import Store
@@ -71,7 +73,11 @@ class Registry:
         self._restart_s = restart_s
         self._streams_per_identity_max = streams_per_identity_max
         self._instances: dict[InstanceKey, Instance] = {}
+        self._of_workload: defaultdict[int, dict[str, Instance]] = defaultdict(dict)
+        """The same ones."""
         self._streams: dict[int, Instance] = {}
+        self._streams_of: Counter[SpiffeId] = Counter()
+        """How many, by identity: it is asked for every stream that opens, of a fleet that all comes back at once."""
         self._numbers = itertools.count(1)
 
     def __repr__(self) -> str:
@@ -93,18 +99,19 @@ class Registry:
                 endpoint=endpoint,
                 endpoint_until=now + self._restart_s,
             )
-            self._instances[instance.key] = instance
+            self._put(instance)
 
     def connected(self, workload: Workload, name: str, *, sidecar_version: str, now: float) -> int:
         """A stream begins; its number. Raises ResourceExhausted (security.md G25)."""
         instance = self._instances.get((workload.workload_id, name))
-        same_identity = sum(len(one.streams) for one in self if one.workload.spiffe_id == workload.spiffe_id)
+        same_identity = self._streams_of[workload.spiffe_id]
         if same_identity >= self._streams_per_identity_max:
             raise ResourceExhausted(
                 f"{workload.spiffe_id} has {same_identity} watch streams, which is the most allowed"
             )
         if instance is None:
-            instance = self._instances[workload.workload_id, name] = Instance(workload=workload, name=name)
+            instance = Instance(workload=workload, name=name)
+            self._put(instance)
         if not instance.streams:
             instance.connected_since = now
         instance.workload = workload
@@ -115,6 +122,7 @@ class Registry:
         stream = next(self._numbers)
         instance.streams.append(stream)
         self._streams[stream] = instance
+        self._streams_of[workload.spiffe_id] += 1
         return stream
 
     def is_current(self, stream: int) -> bool:
@@ -147,7 +155,7 @@ class Registry:
         changed = self._store.put_endpoint(endpoint)
         instance.endpoint, instance.endpoint_until = endpoint, None
         if changed:
-            self._drop_predecessors(instance)
+            self._drop_predecessors(instance, address)
         return changed
 
     def withdraw(self, stream: int, now: float) -> bool:
@@ -170,11 +178,12 @@ class Registry:
         if instance is None:
             return
         instance.streams.remove(stream)
+        self._streams_of[instance.workload.spiffe_id] -= 1
         if instance.streams:
             return
         instance.last_seen = now
         if instance.endpoint is None:
-            self._instances.pop(instance.key, None)
+            self._drop(instance)
         else:
             instance.endpoint_until = now + self._lost_s
 
@@ -185,19 +194,28 @@ class Registry:
             if instance.endpoint_until is not None and instance.endpoint_until <= now:
                 changed |= self._remove_endpoint(instance)
                 if not instance.is_connected:
-                    self._instances.pop(instance.key, None)
+                    self._drop(instance)
         return changed
 
     def _remove_endpoint(self, instance: Instance) -> bool:
         instance.endpoint = instance.endpoint_until = None
         return self._store.delete_endpoint(*instance.key)
 
-    def _drop_predecessors(self, successor: Instance) -> None:
+    def _drop_predecessors(self, successor: Instance, address: str) -> None:
         """The store dropped what another instance of the workload had at the same address: that process is gone."""
-        held = {one.key for one in self._store.endpoints()}
-        for instance in self:
-            if instance is successor or instance.endpoint is None or instance.key in held:
+        for instance in list(self._of_workload[successor.workload.workload_id].values()):
+            if instance is successor or instance.endpoint is None or instance.endpoint.address != address:
                 continue
             instance.endpoint = instance.endpoint_until = None
             if not instance.is_connected:
-                self._instances.pop(instance.key, None)
+                self._drop(instance)
+
+    def _put(self, instance: Instance) -> None:
+        self._instances[instance.key] = self._of_workload[instance.workload.workload_id][instance.name] = instance
+
+    def _drop(self, instance: Instance) -> None:
+        self._instances.pop(instance.key, None)
+        of_workload = self._of_workload[instance.workload.workload_id]
+        of_workload.pop(instance.name, None)
+        if not of_workload:
+            del self._of_workload[instance.workload.workload_id]

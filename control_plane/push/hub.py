@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -74,7 +75,10 @@ class Hub:
         self._store = store
         self._loader = loader
         self._debounce_s = debounce_s
-        self._subscribers: list[Subscriber] = []
+        self._subscribers: dict[Subscriber, None] = {}
+        """Oldest first."""
+        self._of_instance: defaultdict[InstanceKey, list[Subscriber]] = defaultdict(list)
+        """The same ones, oldest first."""
         self._changed = asyncio.Event()
         self._answered = asyncio.Event()
         self._closing: ControlPlaneError | None = None
@@ -88,7 +92,8 @@ class Hub:
     def add(self, session: Session) -> Subscriber:
         """A stream begins. An older one of the same instance stays until its handler notices; see `Registry`."""
         subscriber = Subscriber(session)
-        self._subscribers.append(subscriber)
+        self._subscribers[subscriber] = None
+        self._of_instance[session.key].append(subscriber)
         if self._closing:
             subscriber.close(self._closing)
         else:
@@ -98,12 +103,16 @@ class Hub:
     def remove(self, subscriber: Subscriber) -> None:
         """Idempotent."""
         if subscriber in self._subscribers:
-            self._subscribers.remove(subscriber)
+            del self._subscribers[subscriber]
+            of_instance = self._of_instance[subscriber.session.key]
+            of_instance.remove(subscriber)
+            if not of_instance:
+                del self._of_instance[subscriber.session.key]
             self._tell_waiters()
 
     def others(self, subscriber: Subscriber) -> list[Subscriber]:
-        """Other streams of the same instance."""
-        return [one for one in self._subscribers if one is not subscriber and one.session.key == subscriber.session.key]
+        """Other streams of the same instance, oldest first."""
+        return [one for one in self._of_instance.get(subscriber.session.key, ()) if one is not subscriber]
 
     def notify(self) -> None:
         """The store changed."""
