@@ -34,6 +34,11 @@ class StoreDamaged(StoreError):
     """The database is not whole (security.md J04). Nothing was changed."""
 
 
+class TrustBroken(StoreError):
+    """The database says of whom the mesh trusts what this control plane did not write (security.md J06). Nothing was
+    changed."""
+
+
 class AuditDamaged(StoreError):
     """The audit file is not the one that was written (security.md J11). Nothing was changed."""
 

@@ -15,6 +15,7 @@ look-up or a single-row write. Callers run in one event loop and never await bet
    `history_versions_max` entries are kept.
 7. What cannot be written now raises Unavailable and changes nothing (J03); reading goes on.
 8. No transaction commits before the journal has been asked to write down what it must (G30).
+9. Once vouched for with a key, authorities and revocations change only together with what vouches for them (J06).
 """
 
 from __future__ import annotations
@@ -113,6 +114,27 @@ class Store(Protocol):
 
     def change_fact(self, name: str, value: str) -> None:
         """Records it, or replaces what was recorded."""
+
+    # whom the mesh trusts
+
+    @property
+    def is_vouched_for(self) -> bool:
+        """Somebody with a key has said that authorities and revocations are right (see `trust`)."""
+
+    @property
+    def trust_number(self) -> int:
+        """Of the statement that says so; grows with every change. 0: it was not looked at."""
+
+    def open_trust(self, key: bytes) -> None:
+        """From now on every change of authorities and revocations is vouched for, within its transaction. Raises
+        TrustBroken: what is there is not what was vouched for with that key. (`authorities` and `revocations`, and what
+        changes them, raise that too, should somebody else change them later.)"""
+
+    def doubts(self, key: bytes) -> Sequence[str]:
+        """What is not as it was vouched for with that key, one clause each; none: all is."""
+
+    def vouch(self, key: bytes, *, after: int = 0) -> None:
+        """As `open_trust`, but what is there is right from now on, whatever it was. With a number above `after`."""
 
     # join tokens
 

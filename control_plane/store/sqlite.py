@@ -17,6 +17,7 @@ How it keeps the rules of `base`:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -43,10 +44,14 @@ from control_plane.model import (
 )
 from control_plane.store import rows, sqlite_file
 from control_plane.store.base import HISTORY_VERSIONS_MAX, Journal, what_changes
-from control_plane.store.rows import ENDPOINT_COLUMNS, SPEC_COLUMNS, TOKEN_COLUMNS, WORKLOAD_COLUMNS
+from control_plane.store.rows import SPEC_COLUMNS, WORKLOAD_COLUMNS
+from control_plane.store.sqlite_endpoints import EndpointTable
 from control_plane.store.sqlite_history import ResourceTables
 from control_plane.store.sqlite_identity import IdentityTables
+from control_plane.store.sqlite_tokens import TokenTable
 from control_plane.store.sqlite_transaction import Transactions
+from control_plane.store.sqlite_trust import TrustSeal
+from control_plane.store.trust import FACTS
 
 
 class SqliteStore:
@@ -62,11 +67,14 @@ class SqliteStore:
     ) -> None:
         self._connection = connection
         self._resources = ResourceTables(connection, history_versions_max)
-        self._identity = IdentityTables(connection)
+        self._trust = TrustSeal(connection, path)
+        self._identity = IdentityTables(connection, self._trust)
+        self._tokens = TokenTable(connection)
+        self._endpoints = EndpointTable(connection)
         self._lock_fd = lock_fd
         self._path = path
         self._token_bytes = token_bytes
-        self._transactions = Transactions(connection, path)
+        self._transactions = Transactions(connection, path, self._trust)
         self._revocation_changes = 0
 
     def __repr__(self) -> str:
@@ -138,7 +146,7 @@ class SqliteStore:
         # Larger, because sidecars refuse a smaller one on a stream that is open; by how much nobody can foretell, so
         # that two restores of one backup do not begin the same epoch.
         step = 1 + int.from_bytes(self._token_bytes(4), "big")
-        with self.transaction():
+        with self.transaction(), self._trust.change():
             return self._one("UPDATE clock SET epoch = epoch + ?, revision = revision + 1 RETURNING epoch", step)[0]
 
     def next_revision(self) -> int:
@@ -155,46 +163,53 @@ class SqliteStore:
         with self.transaction():
             held = self.fact(name)
             if held is None:
-                self._connection.execute("INSERT INTO fact VALUES (?, ?)", (name, value))
+                self.change_fact(name, value)
             elif held != value:
                 raise StoreError(f"{self._path}: belongs to a mesh whose {name} is {held}, not {value}")
 
     def change_fact(self, name: str, value: str) -> None:
-        with self.transaction():
+        with self.transaction(), self._trust.change() if name in FACTS else contextlib.nullcontext():
             self._connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
+
+    # --- whom the mesh trusts ----------------------------------------------------------------------------------------
+
+    @property
+    def is_vouched_for(self) -> bool:
+        return self._trust.is_there
+
+    @property
+    def trust_number(self) -> int:
+        return self._trust.number
+
+    def open_trust(self, key: bytes) -> None:
+        self._trust.open(key)
+
+    def doubts(self, key: bytes) -> Sequence[str]:
+        return self._trust.doubts(key)
+
+    def vouch(self, key: bytes, *, after: int = 0) -> None:
+        with self.transaction():
+            self._trust.vouch(key, after)
 
     # --- join tokens -------------------------------------------------------------------------------------------------
 
     def put_token(self, token: JoinTokenRecord) -> None:
         with self.transaction():
-            self._connection.execute(
-                f"INSERT INTO join_token ({TOKEN_COLUMNS}) VALUES ({rows.marks(TOKEN_COLUMNS)})", rows.token_row(token)
-            )
+            self._tokens.put(token)
 
     def token(self, token_id: str) -> JoinTokenRecord | None:
-        sql = f"SELECT {TOKEN_COLUMNS} FROM join_token WHERE token_id = ?"
-        row = self._connection.execute(sql, (token_id,)).fetchone()
-        return None if row is None else rows.token_from(row)
+        return self._tokens.token(token_id)
 
     def consume_token(self, token_id: str, secret_sha256: bytes, now: float) -> JoinTokenRecord | None:
-        # One statement looks and spends, so that of many callers one wins (G11). The hash is of 128 random bits:
-        # how long its comparison takes tells nothing that helps to guess the secret.
-        sql = (
-            "UPDATE join_token SET consumed_at = ? WHERE token_id = ? AND secret_sha256 = ?"
-            f" AND consumed_at IS NULL AND expires_at > ? RETURNING {TOKEN_COLUMNS}"
-        )
         with self.transaction():
-            row = self._connection.execute(sql, (now, token_id, secret_sha256, now)).fetchone()
-        return None if row is None else rows.token_from(row)
+            return self._tokens.consume(token_id, secret_sha256, now)
 
     def unspent_tokens_until(self, created_before: float, now: float) -> float:
-        sql = "SELECT max(expires_at) FROM join_token WHERE consumed_at IS NULL AND created_at < ? AND expires_at > ?"
-        return float(self._one(sql, created_before, now)[0] or 0.0)
+        return self._tokens.unspent_until(created_before, now)
 
     def void_tokens(self, now: float) -> int:
-        sql = "UPDATE join_token SET consumed_at = ? WHERE consumed_at IS NULL AND expires_at > ?"
         with self.transaction():
-            return self._connection.execute(sql, (now, now)).rowcount
+            return self._tokens.void(now)
 
     # --- workloads and certificates ----------------------------------------------------------------------------------
 
@@ -258,8 +273,7 @@ class SqliteStore:
     def forget_expired(self, before: float) -> int:
         self._revocation_changes += 1
         with self.transaction():
-            tokens = self._connection.execute("DELETE FROM join_token WHERE expires_at < ?", (before,)).rowcount
-            return tokens + self._identity.forget_expired(before)
+            return self._tokens.forget_expired(before) + self._identity.forget_expired(before)
 
     # --- nodes, authorities, revocations -----------------------------------------------------------------------------
 
@@ -288,6 +302,7 @@ class SqliteStore:
         return self._identity.authority(authority_id)
 
     def authorities(self) -> Sequence[Authority]:
+        self._trust.check()
         return self._identity.authorities()
 
     def forget_authority(self, authority_id: str) -> bool:
@@ -302,6 +317,7 @@ class SqliteStore:
         return self._bumping(lambda: self._identity.delete_revocation(kind, value))
 
     def revocations(self) -> Sequence[RevocationRecord]:
+        self._trust.check()
         return self._identity.revocations()
 
     def _bumping(self, change: Callable[[], bool]) -> bool:
@@ -372,29 +388,13 @@ class SqliteStore:
     # --- endpoints ---------------------------------------------------------------------------------------------------
 
     def put_endpoint(self, endpoint: EndpointRecord) -> bool:
-        row = rows.endpoint_row(endpoint)
-        with self.transaction():
-            look = f"SELECT {ENDPOINT_COLUMNS} FROM endpoint WHERE workload_id = ? AND instance = ?"
-            if self._connection.execute(look, row[:2]).fetchone() == row:
-                return False
-            # Same workload, same address, another instance: that process is gone, this is its successor.
-            gone = "DELETE FROM endpoint WHERE workload_id = ? AND address = ? AND instance <> ?"
-            self._connection.execute(gone, (row[0], row[2], row[1]))
-            self._connection.execute("INSERT OR REPLACE INTO endpoint VALUES (?, ?, ?, ?)", row)
-            self._bump()
-        return True
+        return self._bumping(lambda: self._endpoints.put(endpoint))
 
     def delete_endpoint(self, workload_id: int, instance: str) -> bool:
-        sql = "DELETE FROM endpoint WHERE workload_id = ? AND instance = ?"
-        with self.transaction():
-            changed = self._connection.execute(sql, (workload_id, instance)).rowcount == 1
-            if changed:
-                self._bump()
-        return changed
+        return self._bumping(lambda: self._endpoints.delete(workload_id, instance))
 
     def endpoints(self) -> Sequence[EndpointRecord]:
-        sql = f"SELECT {ENDPOINT_COLUMNS} FROM endpoint ORDER BY workload_id, instance"
-        return [rows.endpoint_from(row) for row in self._connection.execute(sql)]
+        return self._endpoints.list()
 
     def _bump(self) -> None:
         self._connection.execute("UPDATE clock SET revision = revision + 1")

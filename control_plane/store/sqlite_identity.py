@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from control_plane.errors import StoreError
 from control_plane.model import Authority, IssuedRecord, Node, RevocationRecord, RevokedKind
 from control_plane.store import rows
-from control_plane.store.rows import AUTHORITY_COLUMNS, CERTIFICATE_COLUMNS, NODE_COLUMNS
+from control_plane.store.rows import AUTHORITY_COLUMNS, CERTIFICATE_COLUMNS, NODE_COLUMNS, Row
+from control_plane.store.sqlite_trust import TrustSeal
 
 _ORDER = "prepared_at, authority_id"
 
@@ -18,8 +19,9 @@ _ORDER = "prepared_at, authority_id"
 class IdentityTables:
     """The statements."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, trust: TrustSeal) -> None:
         self._connection = connection
+        self._trust = trust
 
     # certificates
 
@@ -97,8 +99,7 @@ class IdentityTables:
             raise StoreError(
                 f"two active authorities of the level {authority.level.value}: retire the one before first"
             )
-        self._connection.execute(sql, rows.authority_row(authority))
-        return True
+        return self._change(sql, rows.authority_row(authority)) == 1
 
     def authority(self, authority_id: str) -> Authority | None:
         sql = f"SELECT {AUTHORITY_COLUMNS} FROM authority WHERE authority_id = ?"
@@ -110,17 +111,17 @@ class IdentityTables:
         return [rows.authority_from(row) for row in self._connection.execute(sql)]
 
     def forget_authority(self, authority_id: str) -> bool:
-        return self._connection.execute("DELETE FROM authority WHERE authority_id = ?", (authority_id,)).rowcount == 1
+        return self._change("DELETE FROM authority WHERE authority_id = ?", (authority_id,)) == 1
 
     # revocations
 
     def put_revocation(self, one: RevocationRecord) -> bool:
         sql = "INSERT OR IGNORE INTO revocation VALUES (?, ?, ?, ?, ?)"
-        return self._connection.execute(sql, (one.kind.value, one.value, one.at, one.by, one.reason)).rowcount == 1
+        return self._change(sql, (one.kind.value, one.value, one.at, one.by, one.reason)) == 1
 
     def delete_revocation(self, kind: RevokedKind, value: str) -> bool:
         sql = "DELETE FROM revocation WHERE kind = ? AND value = ?"
-        return self._connection.execute(sql, (kind.value, value)).rowcount == 1
+        return self._change(sql, (kind.value, value)) == 1
 
     def revocations(self) -> Sequence[RevocationRecord]:
         sql = "SELECT kind, value, at, by, reason FROM revocation ORDER BY at, kind, value"
@@ -138,13 +139,21 @@ class IdentityTables:
         nodes = run(
             "DELETE FROM node WHERE expires_at < ? AND node_id NOT IN (SELECT node_id FROM certificate)", (before,)
         ).rowcount
-        serials = run(
+        serials = self._change(
             "DELETE FROM revocation WHERE kind = 'serial' AND at < ? AND value NOT IN (SELECT serial FROM certificate)",
             (before - 86_400.0,),
-        ).rowcount
-        tokens = run(
+        )
+        tokens = self._change(
             "DELETE FROM revocation WHERE kind = 'token' AND at < ? AND value NOT IN (SELECT token_id FROM join_token)"
             " AND value NOT IN (SELECT token_id FROM node)",
             (before,),
-        ).rowcount
+        )
         return certificates + nodes + serials + tokens
+
+    def _change(self, sql: str, values: Row) -> int:
+        """Of what is vouched for (`sqlite_trust`); how many rows."""
+        self._trust.before_change()
+        count = self._connection.execute(sql, values).rowcount
+        if count:
+            self._trust.changed()
+        return count

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from control_plane.errors import Unavailable
 from control_plane.store.base import Journal
+from control_plane.store.sqlite_trust import TrustSeal
 
 
 class Transactions:
     """BEGIN IMMEDIATE ... COMMIT on a connection in autocommit mode."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, trust: TrustSeal) -> None:
         self._connection = connection
+        self._trust = trust
         self._path = path
         self._is = _identity(path)
         self._depth = 0
@@ -75,6 +77,7 @@ class Transactions:
             # A batch of calls that were all refused, for instance, owes the disk nothing.
             unchanged = self._is_batch and self._connection.total_changes == before and not self._mark()
             if not unchanged:
+                self._trust.before_commit()
                 if self.journal is not None:
                     self.journal.flush()
                 self._connection.execute("COMMIT")
@@ -86,6 +89,7 @@ class Transactions:
             self.undone += not (committed or unchanged)
             if self._connection.in_transaction:  # SQLite has rolled back by itself after some errors
                 self._connection.execute("ROLLBACK")
+            self._trust.ended(committed=committed)
             if self.journal is not None:
                 self.journal.settled(committed=committed)
 

@@ -1,0 +1,47 @@
+# ruff: noqa: S608  # SQL is put together from constants of this package only; values are always bound
+"""Join tokens, in the embedded store. Whoever calls what changes something is inside a transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from control_plane.model import JoinTokenRecord
+from control_plane.store import rows
+from control_plane.store.rows import TOKEN_COLUMNS
+
+
+class TokenTable:
+    """The statements; what they mean is said in `Store`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def put(self, token: JoinTokenRecord) -> None:
+        sql = f"INSERT INTO join_token ({TOKEN_COLUMNS}) VALUES ({rows.marks(TOKEN_COLUMNS)})"
+        self._connection.execute(sql, rows.token_row(token))
+
+    def token(self, token_id: str) -> JoinTokenRecord | None:
+        sql = f"SELECT {TOKEN_COLUMNS} FROM join_token WHERE token_id = ?"
+        row = self._connection.execute(sql, (token_id,)).fetchone()
+        return None if row is None else rows.token_from(row)
+
+    def consume(self, token_id: str, secret_sha256: bytes, now: float) -> JoinTokenRecord | None:
+        # One statement looks and spends, so that of many callers one wins (G11). The hash is of 128 random bits:
+        # how long its comparison takes tells nothing that helps to guess the secret.
+        sql = (
+            "UPDATE join_token SET consumed_at = ? WHERE token_id = ? AND secret_sha256 = ?"
+            f" AND consumed_at IS NULL AND expires_at > ? RETURNING {TOKEN_COLUMNS}"
+        )
+        row = self._connection.execute(sql, (now, token_id, secret_sha256, now)).fetchone()
+        return None if row is None else rows.token_from(row)
+
+    def unspent_until(self, created_before: float, now: float) -> float:
+        sql = "SELECT max(expires_at) FROM join_token WHERE consumed_at IS NULL AND created_at < ? AND expires_at > ?"
+        return float(self._connection.execute(sql, (created_before, now)).fetchone()[0] or 0.0)
+
+    def void(self, now: float) -> int:
+        sql = "UPDATE join_token SET consumed_at = ? WHERE consumed_at IS NULL AND expires_at > ?"
+        return self._connection.execute(sql, (now, now)).rowcount
+
+    def forget_expired(self, before: float) -> int:
+        return self._connection.execute("DELETE FROM join_token WHERE expires_at < ?", (before,)).rowcount
