@@ -3,13 +3,17 @@
 A tar archive (POSIX pax, mode 0600) of plain files, in this order:
 
     manifest.json    what is here: format, release, time, trust domain, epoch, head of the audit file, and of each other
-                     part its octets and SHA-256
+                     part its octets and SHA-256; and a MAC of all that
     hauberk.db       the database as of one moment (SQLite's online backup)
     audit.jsonl      the audit file, up to the record that database knows last
 
 The key-encryption key is never inside: the keys of the authorities are in the database, sealed with it, so whoever has
 the backup alone can sign nothing. It holds no secret of a join token either, only hashes. Audit files that were full
 and set aside are not inside; they do not change, so copy them once.
+
+The MAC (HMAC-SHA256, under a key made from the KEK) says that a control plane of this mesh made the backup: who keeps
+it can read it, and cannot change it. Whom the mesh trusts is vouched for in the database besides
+(`control_plane.store.trust`).
 
 Nothing of the archive is ever unpacked by name: `read` takes the three members it knows, each once, in this order.
 """
@@ -18,13 +22,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import io
 import json
 import os
 import sqlite3
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -33,6 +38,7 @@ from control_plane.audit import files
 from control_plane.audit.chain import Head
 from control_plane.audit.opening import HEAD_FACT
 from control_plane.audit.verify import files_of
+from control_plane.ca.kek import backup_key, kek_id
 from control_plane.errors import StoreError
 
 FORMAT = "hauberk backup v1"
@@ -64,14 +70,26 @@ class Manifest:
     kek_id: str
     """Which key-encryption key opens the authorities in it; tells nothing of the key."""
     parts: Mapping[str, Part]
+    mac: str = ""
+    """Hexadecimal, of all the others; empty: who made it did not have the KEK."""
+
+    def mac_with(self, kek: bytes) -> str:
+        told = {"format": FORMAT, **asdict(self)}
+        del told["mac"]
+        text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+        return hmac.digest(backup_key(kek), text.encode("ascii"), "sha256").hex()
+
+    def is_made_with(self, kek: bytes) -> bool:
+        return hmac.compare_digest(self.mac.encode("utf-8"), self.mac_with(kek).encode("ascii"))
 
     @property
     def head(self) -> Head | None:
         return Head.parse(self.audit_head) if self.audit_head else None
 
 
-def make(data_dir: Path, target: Path, *, release: str, now: float) -> Manifest:
-    """Writes a backup of `data_dir`, whose control plane may be running, to a new file. `now`: Unix seconds.
+def make(data_dir: Path, target: Path, *, release: str, now: float, kek: bytes | None = None) -> Manifest:
+    """Writes a backup of `data_dir`, whose control plane may be running, to a new file. `now`: Unix seconds. `kek`: the
+    one of that database; None: nobody can tell later whether the backup is as it was made.
 
     Raises StoreError; then there is no file."""
     with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
@@ -88,6 +106,14 @@ def make(data_dir: Path, target: Path, *, release: str, now: float) -> Manifest:
             kek_id=facts["kek_id"],
             parts={path.name: _part(path) for path in (store, audit)},
         )
+        if kek is not None:
+            if manifest.kek_id not in ("", kek_id(kek)):  # a root that was adopted names none at first
+                raise StoreError(
+                    f"{data_dir}: its database needs the key-encryption key {manifest.kek_id}, the one at hand is"
+                    f" {kek_id(kek)}; name the right one: --kek-file FILE"
+                )
+            manifest = replace(manifest, kek_id=kek_id(kek))
+            manifest = replace(manifest, mac=manifest.mac_with(kek))
         packed = Path(scratch) / "packed"
         _pack(packed, manifest, [store, audit])
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,16 @@ from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaError
 from control_plane.ca.kek import KEK_NAME, KekFile
 from control_plane.ca.rekey import rotate_kek
+from control_plane.ca.vouching import doubts, vouch
 from control_plane.config import ControlPlaneConfig
 from control_plane.errors import StartError
+from control_plane.model import Authority, RevocationRecord
 from control_plane.store.base import Store
 from control_plane.store.sqlite import SqliteStore
 
 STORE_NAME, AUDIT_NAME = "hauberk.db", "audit.jsonl"
 OPERATOR = "local operator"
+VOUCHED = "ca.vouched"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,15 @@ def new_kek(config: ControlPlaneConfig, now: float) -> tuple[str, Path]:
             held.audit.append("ca.kek_rotated", at=now, by=OPERATOR, kek=kek)
 
         try:
-            return rotate_kek(config.data_dir, config.kek_file, held.store, os.urandom, recorded=recorded), path
+            made = rotate_kek(
+                config.data_dir,
+                config.kek_file,
+                held.store,
+                os.urandom,
+                recorded=recorded,
+                trust_known=held.audit.trust_known,
+            )
+            return made, path
         except CaError as error:
             raise StartError(str(error)) from error
         except OSError as error:
@@ -85,6 +96,55 @@ def new_kek(config: ControlPlaneConfig, now: float) -> tuple[str, Path]:
                 f"{path}: the disk does not do what it must ({error.strerror}); start the control plane, which"
                 " completes the change or takes it back"
             ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unvouched:
+    """What an operator is asked to vouch for."""
+
+    authorities: Sequence[Authority]
+    revocations: Sequence[RevocationRecord]
+    doubts: Sequence[str]
+    """None: the key-encryption key vouches for it already."""
+    vouch: Callable[[], None]
+    """From now on it does. Raises StartError, Unavailable."""
+
+
+@contextlib.contextmanager
+def unvouched(config: ControlPlaneConfig, now: float) -> Iterator[Unvouched]:
+    """What is in `config.data_dir`, whatever vouches for it. Raises as `authority`."""
+    with opened(config, now) as held:
+        known, store = held.audit.trust_known, held.store
+
+        def say() -> None:
+            told = [f"{one.level.value} {one.authority_id} {one.phase.value}" for one in found.authorities]
+            count = len(found.revocations)
+
+            def recorded() -> None:
+                held.audit.append(
+                    VOUCHED, at=now, by=OPERATOR, vouched=told, revocations=count, doubts=list(found.doubts)
+                )
+
+            vouch(config.data_dir, config.kek_file, store, known, recorded=recorded)
+
+        try:
+            found = Unvouched(
+                authorities=store.authorities(),
+                revocations=store.revocations(),
+                doubts=doubts(config.data_dir, config.kek_file, store, known),
+                vouch=say,
+            )
+            yield found
+        except CaError as error:
+            raise StartError(str(error)) from error
+
+
+def kek_in(path: Path) -> bytes | None:
+    """The key-encryption key in that file; None: there is none. Raises StartError: it is not one, or open to others."""
+    try:
+        return KekFile(path=path.absolute(), owner_uid=os.geteuid()).read()
+    except CaError as error:
+        raise StartError(str(error)) from error
 
 
 def _kek(config: ControlPlaneConfig) -> bytes:

@@ -21,8 +21,7 @@ from dataclasses import dataclass, field, replace
 from certs.errors import CertsError
 from certs.spiffe_id import SpiffeId
 from control_plane.audit.chain import Record
-from control_plane.audit.opening import NOT_COMMITTED
-from control_plane.errors import StoreError
+from control_plane.audit.opening import not_committed
 from control_plane.model import (
     Authority,
     IssuedRecord,
@@ -56,7 +55,7 @@ class TakenOver:
 
 def replay(store: Store, records: Sequence[Record], *, by: str) -> TakenOver:
     """Inside a transaction of the caller's. Raises StoreError, Unavailable."""
-    undone = _not_committed(records)
+    undone = not_committed(records)
     done = [one for one in records if not _is_in(one.seq, undone)]
     told = TakenOver()
     specs = _specs(done)
@@ -259,18 +258,6 @@ def _key(text: str) -> ResourceKey:
 
 
 # --- what did not happen --------------------------------------------------------------------------------------------
-
-
-def _not_committed(records: Iterable[Record]) -> list[tuple[int, int]]:
-    found = []
-    for one in records:
-        ranges = one.fields.get("records")
-        for text in ranges if one.event == NOT_COMMITTED and isinstance(ranges, list) else []:
-            first, _, last = text.partition("-")
-            if not (first.isdigit() and last.isdigit()):
-                raise StoreError(f"record {one.seq} of the audit file cannot be understood")
-            found.append((int(first), int(last)))
-    return found
 
 
 def _is_in(seq: int, ranges: Iterable[tuple[int, int]]) -> bool:

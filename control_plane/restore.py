@@ -3,7 +3,9 @@
 Theory of operation. All of it happens beside what is there, in `restore.new/`; the last step puts one file in place.
 
 1. Nobody else may be on the directory: we hold the store's lock.
-2. The archive is unpacked and each part checked; the database is opened as at a start (integrity, schema).
+2. The archive is unpacked and each part checked; the KEK says whether a control plane of this mesh made it; the
+   database is opened as at a start (integrity, schema, and what the KEK vouches for in it). What could not be verified
+   is refused, unless the operator says otherwise, and told in any case.
 3. The audit file that survived in the directory says what happened since, if it holds the record the backup knows
    last. It is kept and goes on; what it says is done again (`replay`). If it does not hold that record, it is set aside
    and the backup's own goes on: then nothing is known of what happened since, and that is said.
@@ -26,9 +28,10 @@ from pathlib import Path
 
 from control_plane.audit import AuditLog, files
 from control_plane.audit.chain import Field, Head, Record, Walk, walk
-from control_plane.audit.opening import HEAD_FACT
+from control_plane.audit.opening import HEAD_FACT, trust_of
 from control_plane.audit.verify import files_of
-from control_plane.backup import AUDIT_PART, STORE_PART, Manifest, unpack
+from control_plane.backup import AUDIT_PART, STORE_PART, BackupDamaged, Manifest, unpack
+from control_plane.ca.kek import kek_id, trust_key
 from control_plane.errors import StoreError
 from control_plane.replay import TakenOver, replay
 from control_plane.store import sqlite_file
@@ -52,11 +55,23 @@ class Restored:
     audit_set_aside: Path | None
     knows_since: bool
     """False: nothing is known of what happened after the backup."""
+    unverified: Sequence[str]
+    """What nobody can say is as it was made; sentences."""
     notes: list[str] = field(default_factory=list)
 
 
-def restore(data_dir: Path, backup: Path, *, replace: bool, by: str, now: float) -> Restored:
-    """Makes the state in `data_dir`, which exists and is ours. `replace`: over a state that is there.
+def restore(
+    data_dir: Path,
+    backup: Path,
+    *,
+    replace: bool,
+    by: str,
+    now: float,
+    kek: bytes | None = None,
+    unverified: bool = False,
+) -> Restored:
+    """Makes the state in `data_dir`, which exists and is ours. `replace`: over a state that is there. `kek`: the one
+    the backup needs. `unverified`: also if nothing shows that the backup is as it was made.
 
     Raises StoreLocked (a control plane runs there), BackupDamaged, StoreError, Unavailable, OSError; unless the last
     step was reached, nothing has changed."""
@@ -69,12 +84,67 @@ def restore(data_dir: Path, backup: Path, *, replace: bool, by: str, now: float)
             )
         with _staging(data_dir) as staging:
             manifest = unpack(backup, staging)
+            open_questions = _verify_manifest(backup, manifest, kek, unverified=unverified)
             with contextlib.closing(SqliteStore.open(staging / STORE_PART)) as store:
-                done = _make(store, data_dir, staging, manifest, by, now)
+                open_questions += _verify_trust(backup, store, kek, unverified=unverified)
+                done = _make(store, data_dir, staging, manifest, kek, by, now)
+            done.unverified = open_questions
             done.replaced = _put_in_place(data_dir, staging, now)
     finally:
         os.close(lock_fd)
     return done
+
+
+def _verify_manifest(backup: Path, manifest: Manifest, kek: bytes | None, *, unverified: bool) -> list[str]:
+    """What stays open about it. Raises BackupDamaged, StoreError."""
+    if kek is None:
+        if unverified:
+            return ["the key-encryption key is not at hand, so nothing shows that the backup is as it was made"]
+        raise StoreError(
+            f"{backup}: cannot be verified: the key-encryption key {manifest.kek_id} it was made with is not at hand."
+            " Nothing was changed. Put it into the data directory (kek.key, mode 0400), or name it: --kek-file FILE"
+        )
+    if manifest.kek_id != kek_id(kek):
+        raise StoreError(
+            f"{backup}: needs the key-encryption key {manifest.kek_id or '(it names none)'}, the one at hand is"
+            f" {kek_id(kek)}. Nothing was changed. Name the one of its time: --kek-file FILE"
+        )
+    if manifest.mac:
+        if not manifest.is_made_with(kek):
+            raise BackupDamaged(
+                f"{backup}: is not as a control plane of this mesh made it: somebody without the key-encryption key has"
+                " changed it. Nothing was changed here. Take another backup"
+            )
+        return []
+    if unverified:
+        return ["the backup was made without the key-encryption key, so nothing shows that it is as it was made"]
+    raise StoreError(
+        f"{backup}: was made without the key-encryption key, so nothing shows that policies, members and tokens in it"
+        " are as they were. Nothing was changed. Take another backup; or, if only you could write it: --unverified"
+    )
+
+
+def _verify_trust(backup: Path, store: SqliteStore, kek: bytes | None, *, unverified: bool) -> list[str]:
+    """The same of whom the mesh trusts, and from now on the KEK vouches for what changes. Raises as that."""
+    if not store.is_vouched_for:
+        if not unverified:
+            raise StoreError(
+                f"{backup}: nothing vouches for the authorities in it: an older hauberk made it, or somebody changed it"
+                ". Nothing was changed. Take another backup; or, if only you could write it: --unverified"
+            )
+        return ["nothing vouches for the authorities in it: before the start, look at them with hauberk ca vouch"]
+    if kek is None:
+        raise StoreError(
+            f"{backup}: cannot be restored without its key-encryption key, which vouches for whom the mesh trusts."
+            " Nothing was changed. Put it into the data directory (kek.key, mode 0400), or name it: --kek-file FILE"
+        )
+    if doubts := store.doubts(trust_key(kek)):
+        raise BackupDamaged(
+            f"{backup}: whom the mesh trusts is not what its control plane wrote: {'; '.join(doubts)}. Nothing was"
+            " changed here. Take another backup"
+        )
+    store.open_trust(trust_key(kek))
+    return []
 
 
 def _largest_epoch(since: Sequence[Record]) -> int:
@@ -93,7 +163,9 @@ def _staging(data_dir: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _make(store: SqliteStore, data_dir: Path, staging: Path, manifest: Manifest, by: str, now: float) -> Restored:
+def _make(
+    store: SqliteStore, data_dir: Path, staging: Path, manifest: Manifest, kek: bytes | None, by: str, now: float
+) -> Restored:
     """Everything but putting it in place."""
     survived = _survived(data_dir, manifest.head)
     aside: Path | None = None
@@ -103,6 +175,8 @@ def _make(store: SqliteStore, data_dir: Path, staging: Path, manifest: Manifest,
         if survived is not None:
             told = replay(store, survived.since, by=by)
             store.change_fact(HEAD_FACT, str(survived.head))
+            if kek is not None and store.is_vouched_for:
+                store.vouch(trust_key(kek), after=trust_of(survived.since))
         epoch = store.new_epoch()
         while epoch <= _largest_epoch(survived.since if survived is not None else ()):
             epoch = store.new_epoch()
@@ -138,6 +212,7 @@ def _make(store: SqliteStore, data_dir: Path, staging: Path, manifest: Manifest,
         replaced=None,
         audit_set_aside=aside,
         knows_since=survived is not None,
+        unverified=(),
     )
 
 

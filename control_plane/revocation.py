@@ -7,14 +7,18 @@ has to look for them again at every call. Authorities are revoked and tainted by
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from certs.errors import CertsError
 from certs.revocation import NOTHING_REVOKED, Revocations
 from certs.spiffe_id import SpiffeId
 from control_plane.ca.authority import CertificateAuthority
+from control_plane.errors import TrustBroken
 from control_plane.model import Node, RevocationRecord, RevokedKind
 from control_plane.store.base import Store
+
+log = logging.getLogger(__name__)
 
 
 class RevokedView:
@@ -48,7 +52,14 @@ class RevokedView:
         return token_id in self._tokens
 
     def _read(self) -> None:
-        records = self._store.revocations()
+        try:
+            records = self._store.revocations()
+        except TrustBroken:
+            # What was read before was vouched for, this is not. Nothing can be revoked meanwhile: that raises, too.
+            log.exception(
+                "the revocations in the database are not those that were written; the last ones stay in force"
+            )
+            return
         found = Revocations(
             identities=frozenset(
                 identity for one in records if one.kind is RevokedKind.IDENTITY and (identity := _identity(one.value))

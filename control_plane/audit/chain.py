@@ -7,7 +7,9 @@ Before the first line stands GENESIS. Whoever changes, removes or inserts a line
 whoever writes everything after it anew meets a signed checkpoint, or the head that the store holds.
 
 The first record of each transaction has `after`: the record that the store knew last. A crash leaves at most what comes
-after that one without being known; a record that comes after one the store does not know shows an older store.
+after that one without being known; a record that comes after one the store does not know shows an older store. It has
+`trust` when that is another than was told before: the number of the statement that vouches for whom the mesh trusts
+(`control_plane.store.trust`). A store with a smaller one has rows of an older store in it.
 
 A crash may leave a line that is not whole. It is never removed: the record after it is `audit.mended`, continues from
 the last whole line, and says how many octets of no meaning are between (and their SHA-256). Such octets are part of the
@@ -108,6 +110,11 @@ def body(event: str, *, at: float, by: str, fields: Mapping[str, Field]) -> byte
 def with_after(told: bytes, stored: int) -> bytes:
     """A `body` that says which record the store knew last when its transaction was about to commit."""
     return b'%s,"after":%d}' % (told[:-1], stored)
+
+
+def with_trust(told: bytes, number: int) -> bytes:
+    """A `body` that says by which statement whom the mesh trusts is vouched for, once its transaction has committed."""
+    return b'%s,"trust":%d}' % (told[:-1], number)
 
 
 def link(head: Head, told: bytes) -> tuple[bytes, Head]:

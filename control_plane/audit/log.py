@@ -66,6 +66,9 @@ class AuditLog:
         self._key: CheckpointKey | None = None
         self._checkpoint_at, self._checkpoint_seq = 0.0, head.seq
         self._synced_at = self._seen = 0.0
+        self._trust_told = 0
+        self.trust_known = 0
+        """Number of the last statement of whom the mesh trusts that the file spoke of when it was opened."""
 
     def __repr__(self) -> str:
         return f"<AuditLog {self._path.name} seq={self._head.seq} held={len(self._held)}>"
@@ -81,6 +84,7 @@ class AuditLog:
         except OSError as error:
             raise StoreError(f"{path}: the audit file cannot be read or written ({error.strerror})") from error
         audit = cls(path, taken.fd, store, head=taken.head, first=taken.first, end=taken.end)
+        audit.trust_known = taken.trust
         try:
             store.attach(audit)
             with store.transaction():
@@ -191,6 +195,9 @@ class AuditLog:
         if self._held:
             # A store that knows less than this was not left by a crash: it is an older one, put back.
             self._held[0] = chain.with_after(self._held[0], self._stored.seq)
+            if self._store.trust_number > self._trust_told:
+                self._trust_told = self._store.trust_number
+                self._held[0] = chain.with_trust(self._held[0], self._trust_told)
         try:
             self._write(self._held, durable=True)
         except OSError as error:
@@ -213,8 +220,10 @@ class AuditLog:
         self._held.clear()
         if committed:
             self._stored = self._head
-        elif self._flushed is not None:
-            self._not_committed.append(f"{self._flushed}-{self._head.seq}")
+        else:
+            self._trust_told = 0
+            if self._flushed is not None:
+                self._not_committed.append(f"{self._flushed}-{self._head.seq}")
         self._flushed = None
 
     # --- the file ----------------------------------------------------------------------------------------------------
@@ -268,7 +277,7 @@ class AuditLog:
             raise
         # Killed between the two renames there is no current file: the next start goes on from the full one.
         os.close(self._fd)
-        self._fd, self._first, self._end = fd, self._head.seq + 1, 0
+        self._fd, self._first, self._end, self._trust_told = fd, self._head.seq + 1, 0, 0
         fresh.rename(self._path)
         files.sync_directory(self._path.parent)
 

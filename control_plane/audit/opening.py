@@ -22,7 +22,7 @@ from pathlib import Path
 
 from control_plane.audit import chain, files
 from control_plane.audit.chain import BEGAN, GENESIS, MENDED, RESTARTED, Field, Head, Record, Walk, walk
-from control_plane.errors import AuditDamaged
+from control_plane.errors import AuditDamaged, StoreError
 from control_plane.store.base import Store
 
 HEAD_FACT = "audit head"
@@ -41,6 +41,8 @@ class TakenUp:
     """Number of the file's first record."""
     end: int
     """Octets of the file."""
+    trust: int = 0
+    """The largest `trust` of what was committed, as far as was read."""
     to_tell: list[tuple[str, dict[str, Field]]] = field(default_factory=list)
     """Records that say what was found: (event, fields)."""
 
@@ -59,6 +61,7 @@ def take_up(path: Path, store: Store, now: float) -> TakenUp:
     taken = TakenUp(fd=-1, head=found.head or older.head or stored, first=0, end=len(octets))
     taken.first = found.records[0].seq if found.records else taken.head.seq + 1
     ranges = ranges_of(one.seq for one in records if one.event not in OUTSIDE)
+    taken.trust = trust_of(one for one in (*older.records, *found.records) if one.seq <= stored.seq)
     torn = octets[found.end :]
     taken.fd = files.open_private(path)
     try:
@@ -143,6 +146,33 @@ def _close_off(taken: TakenUp, torn: bytes) -> None:
         taken.end += 1
     digest = hashlib.sha256(torn).hexdigest()
     taken.to_tell.append((MENDED, {"torn_octets": len(torn), "torn_sha256": digest}))
+
+
+def trust_of(records: Iterable[Record]) -> int:
+    """The largest `trust` of those records that speak of what was committed; 0: none speaks of it."""
+    read = list(records)
+    undone = not_committed(read)
+    return max(
+        (
+            number
+            for one in read
+            if type(number := one.fields.get("trust")) is int and not any(a <= one.seq <= b for a, b in undone)
+        ),
+        default=0,
+    )
+
+
+def not_committed(records: Iterable[Record]) -> list[tuple[int, int]]:
+    """First and last number of each range that a later record says did not happen. Raises StoreError."""
+    found = []
+    for one in records:
+        ranges = one.fields.get("records")
+        for text in ranges if one.event == NOT_COMMITTED and isinstance(ranges, list) else []:
+            first, _, last = text.partition("-")
+            if not (first.isdigit() and last.isdigit()):
+                raise StoreError(f"record {one.seq} of the audit file cannot be understood")
+            found.append((int(first), int(last)))
+    return found
 
 
 def ranges_of(numbers: Iterable[int]) -> list[str]:

@@ -20,6 +20,7 @@ order:
     offline     a root kept elsewhere: the request out, the chain in, a command that carries both
     opening     in which states the control plane starts, and in which it is refused
     rekey       another key-encryption key in the place of the one there is
+    vouching    an operator's word for a database that nothing vouches for
     vault       private keys, sealed as they are stored, opened when they are needed
     keys        one private key at rest: AES-256-GCM under the key-encryption key
     kek         the file with that key

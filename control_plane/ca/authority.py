@@ -58,12 +58,13 @@ class CertificateAuthority:
         """The CA in `store`, made there at the first start; its keys are sealed with the KEK in `kek_file` (default: in
         `data_dir`). `now` in Unix seconds.
 
-        Raises CaStateError: what is there does not open (see `opening` for the states), and nothing was changed.
+        Raises CaStateError, TrustBroken: what is there does not open (see `opening` for the states), or is not what
+        the KEK vouches for, and nothing was changed.
         Expired authorities are no error."""
         policy = policy or CaPolicy()
         kek = KekFile(path=(kek_file or data_dir / KEK_NAME).absolute(), owner_uid=os.geteuid())
         try:
-            opened = open_vault(data_dir.absolute(), kek, store, token_bytes)
+            opened = open_vault(data_dir.absolute(), kek, store, token_bytes, trust_known=audit.trust_known)
             vault = opened.vault
             check_authorities(store.authorities(), vault, trust_domain, now, data_dir / STORE_NAME)
             book = Book(store, audit, trust_domain, vault, policy, now=now, token_bytes=token_bytes)

@@ -81,7 +81,8 @@ class Book:
         with self._store.transaction():
             for one in dropped:
                 self._store.forget_authority(one.authority_id)
-        self.view = self._view_of(self._store.authorities())
+        gone = {one.authority_id for one in dropped}
+        self.view = self._view_of([one for one in self.view.authorities if one.authority_id not in gone])
         return True
 
     def ends(self, now: float) -> Live:

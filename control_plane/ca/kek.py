@@ -2,7 +2,8 @@
 
 It is kept beside the database unless the configuration says otherwise; better on another disk or tmpfs, so that a copy
 of the data directory alone is worth nothing. The store remembers which KEK its keys are sealed with (`kek_id`), so that
-a wrong one is known by name and a change of it that was interrupted can be completed or undone.
+a wrong one is known by name and a change of it that was interrupted can be completed or undone. Keys that vouch for
+what is stored are made from it, one for each purpose.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
 from control_plane.ca import files, keys
 from control_plane.ca.errors import CaStateError
 
@@ -22,6 +26,21 @@ KEK_MODE = 0o400
 _DISTINCT_MIN = 8
 """Different bytes in a KEK. Fewer are somebody's placeholder: 32 random ones have that few once in 10**40."""
 RESTORE = "Restore it from a backup; a new root is never made over an old one."
+
+
+def trust_key(kek: bytes) -> bytes:
+    """Vouches for what decides whom the mesh trusts (`control_plane.store.trust`)."""
+    return _derived(kek, b"hauberk trust v1")
+
+
+def backup_key(kek: bytes) -> bytes:
+    """Vouches for backups (`control_plane.backup`)."""
+    return _derived(kek, b"hauberk backup v1")
+
+
+def _derived(kek: bytes, label: bytes) -> bytes:
+    """HKDF-SHA256, RFC 5869: one key of 32 bytes for each purpose."""
+    return HKDF(algorithm=SHA256(), length=keys.KEK_BYTES, salt=None, info=label).derive(kek)
 
 
 def kek_id(kek: bytes) -> str:

@@ -3,12 +3,18 @@
     the store holds     KEK file        what happens
     authorities         the right one   they are used, after each was checked
     authorities         wrong, missing  refused (row J06)
+    authorities that nobody vouches for refused, until an operator does (row J06)
     nothing             none            first start: the KEK is named in the store, written, and then used
     a KEK's name only   none            a first start that was killed: as above
-    a KEK's name only   that one        a first start that was killed: goes on with it
+    a KEK's name only   that one        a first start that was killed: goes on with it, if it vouches for the store
     nothing any more    any             refused: what was in it is gone (row J04)
     nothing             there           refused: the database is not the one it belongs to (row J04)
     nothing             there, and ca/  of before authorities were in the store: its root is adopted
+
+Whom the mesh trusts is what the KEK vouches for (`control_plane.store.trust`), not what somebody wrote into the
+database. That begins with the name of the KEK, in one transaction with it, and never begins again by itself: a store
+that nobody vouches for is one that an older version made, or one that somebody made look like that. Only an operator
+can tell (`hauberk ca vouch`).
 
 Nothing is ever repaired, and a new root is never made over what does not open: it would cut off every workload of the
 mesh while looking like a success (rows J04, J05, J06). While the KEK is being changed (`rekey`), two KEK files are
@@ -31,7 +37,7 @@ from control_plane.ca import files, keys, legacy
 from control_plane.ca.book import MADE_FACT
 from control_plane.ca.errors import CaError, CaStateError, EnvelopeError
 from control_plane.ca.hierarchy import check_intermediate
-from control_plane.ca.kek import RESTORE, KekFile, kek_id
+from control_plane.ca.kek import RESTORE, KekFile, kek_id, trust_key
 from control_plane.ca.records import load
 from control_plane.ca.refusals import date
 from control_plane.ca.root import Root, check_root
@@ -48,6 +54,15 @@ KEK_FACT = "kek"
 ANCHOR_FACT = "trust anchor"
 """Written by versions that had one root for ever: SHA-256 of it, hexadecimal."""
 
+UNVOUCHED = "nothing vouches for the authorities in it: an older hauberk made it, or somebody changed it"
+
+
+def how_to_vouch(data_dir: Path) -> str:
+    return (
+        f"Look at what is in it, and vouch for it once: hauberk ca vouch --data-dir {files.quoted(data_dir)}. If it was"
+        " in use with this version before, restore a backup instead."
+    )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
@@ -56,21 +71,38 @@ class Opened:
     """The root of an older data directory, to be recorded now."""
 
 
-def open_vault(data_dir: Path, kek_file: KekFile, store: Store, token_bytes: Callable[[int], bytes]) -> Opened:
-    """The vault over what is there. Raises CaStateError, and then nothing has changed; OSError."""
+def open_vault(
+    data_dir: Path, kek_file: KekFile, store: Store, token_bytes: Callable[[int], bytes], *, trust_known: int = 0
+) -> Opened:
+    """The vault over what is there; from now on the KEK vouches for what changes in the store. `trust_known`: number of
+    the last statement of whom the mesh trusts that the audit file speaks of.
+
+    Raises CaStateError, TrustBroken, and then nothing has changed; OSError."""
     settle(kek_file, store)
     kek, named = kek_file.read(), store.fact(KEK_FACT)
+    if kek is not None and store.is_vouched_for:
+        store.open_trust(trust_key(_right(kek, named, kek_file)))
+    refuse_older_trust(data_dir, store, kek, trust_known)
     if store.authorities():
-        return Opened(vault=Vault(_right(kek, named, kek_file), token_bytes=token_bytes), adopted=None)
+        kek = _right(kek, named, kek_file)
+        if not store.is_vouched_for:
+            raise CaStateError(data_dir / STORE_NAME, UNVOUCHED, how_to_vouch(data_dir), row="J06")
+        if named is None:  # its root was adopted
+            store.change_fact(KEK_FACT, kek_id(kek))
+        return Opened(vault=Vault(kek, token_bytes=token_bytes), adopted=None)
     if store.fact(MADE_FACT) is not None:
         problem = "the authorities are gone that were in it"
         raise CaStateError(data_dir / STORE_NAME, problem, RESTORE, row="J04")
     if named is None and (kek is not None or legacy.is_there(data_dir)):
         root = _adopt(data_dir, kek_file, kek, store)
         assert kek is not None
+        store.vouch(trust_key(kek))  # for nothing, yet
         return Opened(vault=Vault(kek, token_bytes=token_bytes), adopted=root)
     if kek is not None:
-        return Opened(vault=Vault(_right(kek, named, kek_file), token_bytes=token_bytes), adopted=None)
+        if not store.is_vouched_for:
+            problem = "it names the key-encryption key, and nothing else of a CA is in it"
+            raise CaStateError(data_dir / STORE_NAME, problem, RESTORE, row="J04")
+        return Opened(vault=Vault(kek, token_bytes=token_bytes), adopted=None)
     return Opened(vault=Vault(_first_kek(kek_file, named, store, token_bytes), token_bytes=token_bytes), adopted=None)
 
 
@@ -101,6 +133,20 @@ def settle(kek_file: KekFile, store: Store) -> None:
         raise CaStateError(kek_file.path, "neither it nor the one beside it seals the CA's keys", RESTORE, row="J06")
     kek_file.discard(kek_file.next_path)
     log.warning("a change of the key-encryption key that was interrupted is undone", extra=fields(kek=named))
+
+
+def refuse_older_trust(data_dir: Path, store: Store, kek: bytes | None, trust_known: int) -> None:
+    """Rows that were right once, put into a store that has seen more, or what vouches for them taken away (row J07).
+    Raises CaStateError."""
+    if kek is None or store.trust_number >= trust_known:
+        return
+    held = f"number {store.trust_number}" if store.is_vouched_for else "missing"
+    problem = (
+        f"what vouches for whom the mesh trusts is {held}, while the audit file knows of number {trust_known}: somebody"
+        " took it away, or put back what was there before"
+    )
+    remedy = f"Restore a backup. If it was you: hauberk ca vouch --data-dir {files.quoted(data_dir)}"
+    raise CaStateError(data_dir / STORE_NAME, problem, remedy, row="J07")
 
 
 def check_authorities(
@@ -189,6 +235,8 @@ def _first_kek(kek_file: KekFile, named: str | None, store: Store, token_bytes: 
         remedy = f"If no other control plane is starting now: rm {files.quoted(kek_file.temporary_path)}"
         raise CaStateError(kek_file.temporary_path, "is left from a start that was interrupted", remedy)
     kek = token_bytes(keys.KEK_BYTES)
-    store.change_fact(KEK_FACT, kek_id(kek))
+    with store.transaction():
+        store.change_fact(KEK_FACT, kek_id(kek))
+        store.vouch(trust_key(kek))
     kek_file.write(kek)
     return kek

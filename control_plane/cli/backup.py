@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,25 @@ if TYPE_CHECKING:
     from control_plane.restore import Restored
 
 
+def _kek_option(command: click.decorators.FC) -> click.decorators.FC:
+    return click.option(
+        "--kek-file", type=click.Path(path_type=Path), metavar="FILE",
+        help="Where the key-encryption key is.  [default: kek.key in the data directory]",
+    )(command)  # fmt: skip
+
+
+def _kek(kek_file: Path | None, data_dir: Path) -> bytes | None:
+    """None: it is not where it is by default. Raises ControlPlaneError, CliError."""
+    from control_plane.offline import kek_in
+
+    path = kek_file.expanduser() if kek_file else data_dir / "kek.key"
+    if os.path.lexists(path):
+        return kek_in(path)
+    if kek_file is not None:
+        raise CliError(f"{kek_file}: is not there; check --kek-file")
+    return None
+
+
 @click.command(
     "backup",
     cls=Verb,
@@ -24,13 +44,15 @@ if TYPE_CHECKING:
     examples=("hauberk backup --data-dir /var/lib/hauberk mesh-2026-11-23.backup",),
 )
 @click.argument("file", type=click.Path(path_type=Path))
+@_kek_option
 @output_option()
 @data_dir_option
-def backup(*, file: Path, output: str, data_dir: Path) -> int:
+def backup(*, file: Path, kek_file: Path | None, output: str, data_dir: Path) -> int:
     """Write everything the control plane knows to a new FILE, mode 0600, while it runs.
 
-    The key-encryption key is not inside: keep a copy of it somewhere else, or the backup cannot be used. Audit files
-    that are full (audit-*-*.jsonl) are not inside either; they never change, so copy them once.
+    The key-encryption key is not inside: keep a copy of it somewhere else, or the backup cannot be used. It is needed
+    to make one, so that `restore` can tell whether somebody has changed it. Audit files that are full
+    (audit-*-*.jsonl) are not inside either; they never change, so copy them once.
     """
     from control_plane.backup import make
     from control_plane.cli.output import clock, note, print_data, print_pairs
@@ -38,7 +60,8 @@ def backup(*, file: Path, output: str, data_dir: Path) -> int:
 
     data_dir = data_dir.expanduser().absolute()
     try:
-        manifest = make(data_dir, file, release=metadata.version("hauberk"), now=time.time())
+        kek = _kek(kek_file, data_dir)
+        manifest = make(data_dir, file, release=metadata.version("hauberk"), now=time.time(), kek=kek)
     except ControlPlaneError as error:
         raise CliError(str(error)) from None
     except OSError as error:
@@ -59,7 +82,12 @@ def backup(*, file: Path, output: str, data_dir: Path) -> int:
             ]
         )
     else:
-        print_data({"file": str(file), **_told(manifest), "audit": audit}, output)
+        print_data({"file": str(file), **_told(manifest), "audit": audit, "verifiable": bool(manifest.mac)}, output)
+    if not manifest.mac:
+        note(
+            f"warning: {data_dir / 'kek.key'} is not there, so nobody can tell later whether somebody has changed this"
+            " backup, and restore will refuse it; name the key-encryption key: --kek-file FILE"
+        )
     note("the key-encryption key (kek.key, or kek_file) is not in the backup; keep a copy of it apart from it")
     return 0
 
@@ -76,11 +104,16 @@ def backup(*, file: Path, output: str, data_dir: Path) -> int:
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--replace", is_flag=True, help="Over a state that is there; it is kept beside.")
+@click.option("--unverified", is_flag=True, help="Although nothing shows that nobody has changed the backup.")
+@_kek_option
 @output_option()
 @data_dir_option
-def restore(*, file: Path, replace: bool, output: str, data_dir: Path) -> int:
+def restore(
+    *, file: Path, replace: bool, unverified: bool, kek_file: Path | None, output: str, data_dir: Path
+) -> int:  # fmt: skip
     """Make the state in FILE the control plane's; it must be stopped.
 
+    The key-encryption key of the backup's time must be at hand: it tells whether somebody has changed the backup.
     A new epoch begins and every unused join token is void. What the audit file in the directory says happened since
     the backup is taken over: certificates issued, revocations, authorities, deletions. What cannot be known is said:
     read it.
@@ -93,7 +126,15 @@ def restore(*, file: Path, replace: bool, output: str, data_dir: Path) -> int:
     data_dir = data_dir.expanduser().absolute()
     try:
         prepare_data_dir(data_dir)
-        done = make_again(data_dir, file, replace=replace, by="local operator", now=time.time())
+        done = make_again(
+            data_dir,
+            file,
+            replace=replace,
+            by="local operator",
+            now=time.time(),
+            kek=_kek(kek_file, data_dir),
+            unverified=unverified,
+        )
     except ControlPlaneError as error:
         raise CliError(str(error)) from None
     except OSError as error:
@@ -133,6 +174,7 @@ def _tell_programs(done: Restored, output: str) -> None:
             "deletions": told.deletions,
         },
         "lost": told.lost,
+        "unverified": list(done.unverified),
         "replaced": str(done.replaced or ""),
         "audit_set_aside": str(done.audit_set_aside or ""),
     }
@@ -157,5 +199,5 @@ def _tell(done: Restored) -> None:
         pairs.append(("audit file", f"the one that was here is {done.audit_set_aside}"))
     pairs.append(("needs", f"the key-encryption key {done.manifest.kek_id}"))
     print_pairs(pairs)
-    for one in told.lost:
+    for one in (*done.unverified, *told.lost):
         note(f"note: {printable(one)}")

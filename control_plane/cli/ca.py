@@ -11,6 +11,7 @@ from control_plane.cli.ca_offline import recover, rotate_kek
 from control_plane.cli.ca_rehearse import rehearse
 from control_plane.cli.ca_status import status
 from control_plane.cli.ca_steps import activate, install, prepare, revoke, taint
+from control_plane.cli.ca_vouch import vouch
 from control_plane.cli.verb import Verbs
 
 
@@ -33,5 +34,5 @@ def ca() -> None:
     """
 
 
-for _verb in (status, prepare, activate, taint, revoke, install, rehearse, recover, rotate_kek):
+for _verb in (status, prepare, activate, taint, revoke, install, rehearse, recover, rotate_kek, vouch):
     ca.add_command(_verb)

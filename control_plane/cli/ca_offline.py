@@ -24,7 +24,7 @@ AFTERWARDS = (
 )
 
 
-def _config_option(command: click.decorators.FC) -> click.decorators.FC:
+def config_option(command: click.decorators.FC) -> click.decorators.FC:
     return click.option(
         "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
         help="The control plane's settings, if it has any: where its KEK is, how long a root lives.",
@@ -41,7 +41,7 @@ def _config_option(command: click.decorators.FC) -> click.decorators.FC:
     ),
 )
 @data_dir_option
-@_config_option
+@config_option
 @click.option(
     "--force", is_flag=True, help="Although the root has not expired: every sidecar is cut off until it is back."
 )
@@ -61,7 +61,7 @@ def recover(
     from control_plane.cli.output import note
     from control_plane.errors import ControlPlaneError, StoreLocked
 
-    config = _settings(ctx, data_dir, config_file)
+    config = settings_of(ctx, data_dir, config_file)
     if force and not yes:
         note("this cuts off every sidecar until it has come back with its node key or a new join token")
         if not click.confirm("Make a new root?", default=False, err=True):
@@ -114,7 +114,7 @@ def _show(authority_id: str, not_after: float, output: str) -> None:
     examples=("hauberk ca rotate-kek --data-dir /var/lib/hauberk",),
 )
 @data_dir_option
-@_config_option
+@config_option
 @output_option()
 @click.pass_context
 def rotate_kek(ctx: click.Context, *, data_dir: Path, config_file: Path | None, output: str) -> None:
@@ -127,7 +127,7 @@ def rotate_kek(ctx: click.Context, *, data_dir: Path, config_file: Path | None, 
     from control_plane.cli.output import note, print_data
     from control_plane.errors import ControlPlaneError, StoreLocked
 
-    config = _settings(ctx, data_dir, config_file)
+    config = settings_of(ctx, data_dir, config_file)
     try:
         name, path = offline.new_kek(config, time.time())
     except StoreLocked as error:
@@ -141,7 +141,7 @@ def rotate_kek(ctx: click.Context, *, data_dir: Path, config_file: Path | None, 
     note("make a new backup: those of before need the key of before")
 
 
-def _settings(ctx: click.Context, data_dir: Path, config_file: Path | None) -> ControlPlaneConfig:
+def settings_of(ctx: click.Context, data_dir: Path, config_file: Path | None) -> ControlPlaneConfig:
     """As `hauberk control-plane` reads them. Raises CliError."""
     from control_plane.cli.serve_control_plane import settings
     from control_plane.errors import StartError

@@ -34,7 +34,7 @@ class TrustSeal:
         self._key: bytes | None = None
         self._next_key: bytes | None = None
         self._is_checked = self._has_changed = False
-        self._number_min = 0
+        self._number_min = self._committed = 0
         self.number = 0
         """Of the last statement that was made or checked; 0: none was."""
 
@@ -74,7 +74,7 @@ class TrustSeal:
             vouched = Statement.parse(text)
         except (ValueError, TypeError, KeyError) as error:
             return [f"what vouches for it cannot be read ({error})"]
-        self.number = vouched.number
+        self.number = self._committed = vouched.number
         return trust.differences(vouched, self._found(vouched.number))
 
     # around a change
@@ -115,8 +115,10 @@ class TrustSeal:
 
     def ended(self, *, committed: bool) -> None:
         """The outermost transaction is over."""
-        if committed and self._next_key is not None:
-            self._key = self._next_key
+        if committed:
+            self._key = self._next_key or self._key
+            self._committed = self.number
+        self.number = self._committed
         self._next_key, self._number_min = None, 0
         self._is_checked = self._has_changed = False
 

@@ -28,6 +28,7 @@ from control_plane.api.server import Addresses
 from control_plane.app import AUDIT_NAME, STORE_NAME, serve
 from control_plane.audit import AuditLog
 from control_plane.ca.authority import CertificateAuthority
+from control_plane.ca.kek import trust_key
 from control_plane.config import ControlPlaneConfig, Limits, ListenAddress
 from control_plane.model import EndpointRecord, JoinTokenRecord, ResourceKey, ResourceRecord, WorkloadSpec
 from control_plane.store.sqlite import SqliteStore
@@ -320,6 +321,12 @@ def ca_and_store(
         store = stack.enter_context(contextlib.closing(SqliteStore.open(data_dir / STORE_NAME)))
         audit = stack.enter_context(contextlib.closing(AuditLog.open(data_dir / AUDIT_NAME, store, now=now)))
         yield CertificateAuthority.open(data_dir, trust_domain, store=store, audit=audit, now=now, **changes), store
+
+
+def vouch_for(data_dir: Path) -> None:
+    """As an operator would, for whatever is in the database."""
+    with contextlib.closing(SqliteStore.open(data_dir / STORE_NAME)) as store:
+        store.vouch(trust_key((data_dir / "kek.key").read_bytes()))
 
 
 def ca_of_copy(data_dir: Path, now: float) -> CertificateAuthority:

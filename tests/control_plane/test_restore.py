@@ -96,7 +96,8 @@ def reopened(data_dir: Path) -> Iterator[SqliteStore]:
 
 
 def restored(mesh: Path, *, replace: bool = True) -> Restored:
-    return restore(mesh, mesh.parent / "backup", replace=replace, by="ann", now=NOW + 50)
+    """Without a CA, so without anything that could be verified; test_restore_verified has that."""
+    return restore(mesh, mesh.parent / "backup", replace=replace, by="ann", now=NOW + 50, unverified=True)
 
 
 def test_j07_a_restored_store_has_a_larger_epoch_and_no_token_that_can_be_used(mesh: Path) -> None:
@@ -198,7 +199,7 @@ def test_r26_without_the_audit_file_it_is_said_that_nothing_is_known(mesh: Path)
     """On a new machine: the backup's own audit file goes on."""
     fresh = mesh.parent / "fresh"
     fresh.mkdir(mode=0o700)
-    done = restore(fresh, mesh.parent / "backup", replace=False, by="ann", now=NOW)
+    done = restore(fresh, mesh.parent / "backup", replace=False, by="ann", now=NOW, unverified=True)
     assert not done.knows_since
     assert any("nothing is known" in one for one in done.taken_over.lost)
     with reopened(fresh) as store:
@@ -312,7 +313,7 @@ def test_a_link_inside_an_archive_leads_nowhere(mesh: Path) -> None:
             else:
                 archive.addfile(member, good.extractfile(member))
     with pytest.raises(BackupDamaged, match=r"part hauberk\.db is missing"):
-        restore(mesh, evil, replace=True, by="ann", now=NOW)
+        restore(mesh, evil, replace=True, by="ann", now=NOW, unverified=True)
 
 
 def test_j07_a_start_over_a_store_put_back_by_hand_is_refused(mesh: Path) -> None:

@@ -24,13 +24,14 @@ def test_j07_nodes_and_revocations_are_as_they_were(tmp_path: Path) -> None:
         out, back = desk.join(node=shut_out), desk.join(node=forgiven)
         tokens = [desk.node_of(one.svid).token_id for one in (out, back)]
         desk.revoke("token", tokens[1])
-        backup.make(data_dir, file, release="1", now=NOW)
+        kek = (data_dir / "kek.key").read_bytes()
+        backup.make(data_dir, file, release="1", now=NOW, kek=kek)
         joined = desk.join(node=late)
         renewed = desk.renew(known.svid)
         desk.confirm(renewed)
         desk.revoke("token", tokens[0], "lost")
         desk.reinstate("token", tokens[1])
-    restore(data_dir, file, replace=True, by="ann", now=NOW + 1)
+    restore(data_dir, file, replace=True, by="ann", now=NOW + 1, kek=kek)
     with opened(tmp_path) as desk:
         desk.clock.at += 60
         for svid in (joined.svid, renewed, back.svid):

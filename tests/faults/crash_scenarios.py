@@ -33,7 +33,7 @@ from control_plane.config import ControlPlaneConfig, Limits
 from control_plane.errors import PermissionDenied, StartError
 from control_plane.handlers import Apis, apis
 from control_plane.model import Level, Phase, RevocationRecord, RevokedKind
-from control_plane.restore import restore
+from control_plane.restore import Restored, restore
 from control_plane.state import State
 from control_plane.store.sqlite import SqliteStore
 from protos.hauberk.v1 import admin_pb2, config_pb2, identity_pb2
@@ -100,7 +100,7 @@ def prepare(directory: Path) -> None:
     with Running(data_dir, NOW) as one:
         (directory / TOKEN_FILE).write_text(one.token())
         one.apply("first")
-        make(data_dir, directory / BACKUP_FILE, release="1", now=NOW)
+        make(data_dir, directory / BACKUP_FILE, release="1", now=NOW, kek=(data_dir / KEK_NAME).read_bytes())
         one.join(one.token())
 
 
@@ -208,13 +208,18 @@ def change_kek(directory: Path, ack: Ack) -> None:
         def recorded(kek: str) -> None:
             audit.append("ca.rekeyed", at=NOW + 10, by="ann", kek=kek)
 
-        rotate_kek(data_dir, None, store, os.urandom, recorded=recorded)
+        rotate_kek(data_dir, None, store, os.urandom, recorded=recorded, trust_known=audit.trust_known)
     ack("kek changed")
 
 
 def restoring(directory: Path, ack: Ack) -> None:
-    done = restore(directory / "mesh", directory / BACKUP_FILE, replace=True, by="ann", now=NOW + 10)
-    ack(f"epoch {done.epoch}")
+    ack(f"epoch {_restore(directory, NOW + 10, replace=True).epoch}")
+
+
+def _restore(directory: Path, now: float, *, replace: bool) -> Restored:
+    data_dir = directory / "mesh"
+    kek = (data_dir / KEK_NAME).read_bytes()
+    return restore(data_dir, directory / BACKUP_FILE, replace=replace, by="ann", now=now, kek=kek)
 
 
 def answers_too_early(directory: Path, ack: Ack) -> None:
@@ -272,7 +277,7 @@ def _restore_again_if_need_be(directory: Path) -> None:
         try:
             Running(directory / "mesh", NOW + 20)
         except StartError:
-            restore(directory / "mesh", directory / BACKUP_FILE, replace=False, by="ann", now=NOW + 20)
+            _restore(directory, NOW + 20, replace=False)
         else:
             raise AssertionError("a control plane started on half a restore")
 

@@ -20,13 +20,14 @@ async def test_j07_r26_a_sidecar_that_holds_later_versions_takes_the_restored_on
         svid = await mesh.join("web")
         data_dir = mesh.config.data_dir
         async with mesh.operator() as operator, mesh.as_member(svid) as member:
-            make(data_dir, backup, release="1", now=0.0)
+            kek = (data_dir / "kek.key").read_bytes()
+            make(data_dir, backup, release="1", now=0.0, kek=kek)
             for count in range(3):
                 await operator.apply(
                     policy_yaml(f"web{count}"), policy_yaml("web", principal=f"mesh.local/ns/shop/sa/p{count}")
                 )
             held = await (await watching(member)).taken()
-    done = restore(data_dir, backup, replace=True, by="ann", now=0.0)
+    done = restore(data_dir, backup, replace=True, by="ann", now=0.0, kek=kek)
     async with running(tmp_path) as mesh, mesh.as_member(svid) as member:
         again = await (await watching(member)).taken()
     assert again.epoch == done.epoch > held.epoch

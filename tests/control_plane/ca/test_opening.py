@@ -24,11 +24,12 @@ from control_plane.ca.errors import CaStateError
 from control_plane.ca.kek import KekFile
 from control_plane.ca.opening import refuse_lost_store
 from control_plane.ca.slots import Readiness
+from control_plane.errors import TrustBroken
 from control_plane.model import Level, Phase
 from control_plane.store.sqlite import SqliteStore
 from tests.certs.forge import make_ca, uri
 from tests.control_plane.ca.crash import PowerCut, fail_at
-from tests.control_plane.support import NOW, TD, ca_and_store, open_ca
+from tests.control_plane.support import NOW, TD, ca_and_store, open_ca, vouch_for
 
 YEAR = 365 * 86_400
 
@@ -195,9 +196,18 @@ DAMAGE: dict[str, tuple[str, list[str], Callable[[Path], object]]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_j_a_state_that_does_not_open_is_refused_and_left_as_it_is(damage: str, data_dir: Path) -> None:
-    """Rows J04 to J06: the message says what and what to do; no authority and no key changes; twice the same."""
+    """Rows J04 to J06: the message says what and what to do; no authority and no key changes; twice the same.
+
+    What was changed in the database is not what the KEK vouches for, and does not open if somebody vouches for it."""
     row, says, do = DAMAGE[damage]
+    whole = authorities(data_dir)
     do(data_dir)
+    if authorities(data_dir) != whole:
+        with pytest.raises(
+            TrustBroken, match=r"hauberk\.db: whom the mesh trusts is not what .* authority [0-9a-f]{32}"
+        ):
+            open_ca(data_dir)
+        vouch_for(data_dir)
     before = authorities(data_dir)
     names = sorted(path.name for path in data_dir.iterdir() if not path.name.endswith(("-wal", "-shm")))
     for _ in range(2):

@@ -112,18 +112,27 @@ def test_a_directory_without_a_mesh_is_told(tmp_path: Path) -> None:
 
 
 def test_backup_and_restore_say_what_is_needed_and_what_became_of_it(data_dir: Path, tmp_path: Path) -> None:
-    """That the key is not inside, first of all."""
+    """That the key is not inside, first of all; and without it, that nothing can be verified."""
     made = typed("backup", tmp_path / "b", "--data-dir", data_dir)
     assert made.exit_code == 0
     assert "is not in the backup" in made.output
+    assert "warning: " in made.output  # this mesh has none
     assert "--replace" in typed("restore", tmp_path / "b", "--data-dir", data_dir).output
-    again = typed("restore", "--replace", tmp_path / "b", "--data-dir", data_dir)
+    refused = typed("restore", "--replace", tmp_path / "b", "--data-dir", data_dir)
+    assert refused.exit_code == 1
+    assert "cannot be verified" in refused.output
+    missing = typed("restore", "--replace", tmp_path / "b", "--data-dir", data_dir, "--kek-file", tmp_path / "no")
+    assert "no: is not there; check --kek-file" in missing.output
+    again = typed("restore", "--replace", "--unverified", tmp_path / "b", "--data-dir", data_dir)
     assert again.exit_code == 0
+    assert "so nothing shows that the backup is as it was made" in again.output
     assert "0 unused ones are void" in again.output
     assert "taken over" in again.output
     made = json.loads(typed("backup", tmp_path / "b2", "--data-dir", data_dir, "-o", "json").stdout)
     assert (made["file"], made["audit"] > 0) == (str(tmp_path / "b2"), True)
-    told = json.loads(typed("restore", tmp_path / "b2", "--data-dir", tmp_path / "new", "-o", "json").stdout)
+    new = ("--data-dir", tmp_path / "new", "--unverified", "-o", "json")
+    told = json.loads(typed("restore", tmp_path / "b2", *new).stdout)
+    assert (made["verifiable"], len(told["unverified"])) == (False, 2)
     assert (told["knows_since"], told["epoch"] > made["epoch"], len(told["lost"])) == (False, True, 1)
     assert f"that key belongs at {data_dir}/kek.key" in again.output  # it has none
 
