@@ -125,8 +125,7 @@ class SqliteStore:
         self._transactions.journal = journal
 
     def _one(self, sql: str, *values: object) -> tuple[int, ...]:
-        row: tuple[int, ...] = self._connection.execute(sql, values).fetchone()
-        return row
+        return tuple(self._connection.execute(sql, values).fetchone())
 
     # --- the clock ---------------------------------------------------------------------------------------------------
 
@@ -189,6 +188,7 @@ class SqliteStore:
 
     def vouch(self, key: bytes, *, after: int = 0) -> None:
         with self.transaction():
+            assert not self._transactions.is_batch, "what is undone within one cannot take a key back"
             self._trust.vouch(key, after)
 
     # --- join tokens -------------------------------------------------------------------------------------------------

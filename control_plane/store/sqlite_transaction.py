@@ -25,7 +25,7 @@ class Transactions:
         self._path = path
         self._is = _identity(path)
         self._depth = 0
-        self._is_batch = False
+        self.is_batch = False
         self._broken: sqlite3.OperationalError | None = None
         self.journal: Journal | None = None
         self.undone = 0
@@ -37,7 +37,7 @@ class Transactions:
         if not self._depth:
             with self._outermost():
                 yield
-        elif self._depth == 1 and self._is_batch:
+        elif self._depth == 1 and self.is_batch:
             with self._savepoint():
                 yield
         else:
@@ -51,14 +51,14 @@ class Transactions:
     def batch(self) -> Iterator[None]:
         """See `Store.batch`. Raises Unavailable."""
         assert not self._depth, "a batch is the outermost transaction"
-        self._is_batch, self._broken = True, None
+        self.is_batch, self._broken = True, None
         try:
             with self._outermost():
                 yield
                 if self._broken is not None:
                     raise self._broken
         finally:
-            self._is_batch = False
+            self.is_batch = False
 
     @contextlib.contextmanager
     def _outermost(self) -> Iterator[None]:
@@ -75,7 +75,7 @@ class Transactions:
             self._depth = 1
             yield
             # A batch of calls that were all refused, for instance, owes the disk nothing.
-            unchanged = self._is_batch and self._connection.total_changes == before and not self._mark()
+            unchanged = self.is_batch and self._connection.total_changes == before and not self._mark()
             if not unchanged:
                 self._trust.before_commit()
                 if self.journal is not None:

@@ -85,19 +85,17 @@ def test_j06_whatever_is_done_or_undone_all_is_vouched_for(
         outer = store.batch() if how == "batch" else None
         if outer is not None:
             outer.__enter__()
-        for changes, is_kept in steps:
+        for told, is_kept in steps:
+            changes = [one for one in told if outer is None or one[0] != "vouch"]
             try:
                 with store.transaction():
                     for one in changes:
                         change(store, *one)
                     if not is_kept:
                         raise Undone
-                words = [one[1] for one in changes if one[0] == "vouch"]
             except Undone:
-                words = []
-            if outer is not None:  # in a batch, the last word that was given counts, also one that was taken back
-                words = [one[1] for one in changes if one[0] == "vouch"]
-            key = words[-1] if words else key
+                changes = []
+            key = next((one[1] for one in reversed(changes) if one[0] == "vouch"), key)
             if outer is None:
                 assert store.doubts(key) == []
                 assert store.trust_number >= number
