@@ -80,6 +80,12 @@ def token_row(token: JoinTokenRecord) -> Row:
     )
 
 
+def token_fields(token: JoinTokenRecord) -> Row:
+    """What of it never changes."""
+    times = float(token.created_at), float(token.expires_at)
+    return (token.token_id, token.secret_sha256, *spec_row(token.spec), token.created_by, *times)
+
+
 def token_from(row: Row) -> JoinTokenRecord:
     token_id, secret_sha256, *spec, created_at, created_by, expires_at, consumed_at = row
     return JoinTokenRecord(
@@ -181,6 +187,11 @@ def node_row(node: Node) -> Row:
         node.confirmed_number,
         node.alarm,
     )
+
+
+def node_fields(node: Node, spec: Row) -> Row:
+    """What of it never changes, and whom it stands for (`SPEC_COLUMNS` of its workload)."""
+    return (node.node_id, node.workload_id, node.token_id, node.public_key_der, float(node.joined_at), *spec)
 
 
 def node_from(row: Row) -> Node:

@@ -69,7 +69,7 @@ class SqliteStore:
         self._resources = ResourceTables(connection, history_versions_max)
         self._trust = TrustSeal(connection, path)
         self._identity = IdentityTables(connection, self._trust)
-        self._tokens = TokenTable(connection)
+        self._tokens = TokenTable(connection, self._trust)
         self._endpoints = EndpointTable(connection)
         self._lock_fd = lock_fd
         self._path = path

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from control_plane.errors import StoreError
 from control_plane.model import Authority, IssuedRecord, Node, RevocationRecord, RevokedKind
 from control_plane.store import rows
-from control_plane.store.rows import AUTHORITY_COLUMNS, CERTIFICATE_COLUMNS, NODE_COLUMNS, Row
+from control_plane.store.rows import AUTHORITY_COLUMNS, CERTIFICATE_COLUMNS, NODE_COLUMNS, SPEC_COLUMNS, Row
 from control_plane.store.sqlite_trust import TrustSeal
 
 _ORDER = "prepared_at, authority_id"
@@ -22,6 +22,7 @@ class IdentityTables:
     def __init__(self, connection: sqlite3.Connection, trust: TrustSeal) -> None:
         self._connection = connection
         self._trust = trust
+        trust.tables.append(self)
 
     # certificates
 
@@ -65,13 +66,29 @@ class IdentityTables:
     # nodes
 
     def put_node(self, node: Node) -> None:
-        sql = f"INSERT OR REPLACE INTO node ({NODE_COLUMNS}) VALUES ({rows.marks(NODE_COLUMNS)})"
-        self._connection.execute(sql, rows.node_row(node))
+        sql = f"INSERT OR REPLACE INTO node ({NODE_COLUMNS}, mac) VALUES ({rows.marks(NODE_COLUMNS)}, ?)"
+        mac = self._trust.mac_of("node", *self._node_fields(node))
+        self._connection.execute(sql, (*rows.node_row(node), mac))
 
     def node(self, node_id: str) -> Node | None:
-        sql = f"SELECT {NODE_COLUMNS} FROM node WHERE node_id = ?"
+        sql = f"SELECT {NODE_COLUMNS}, mac FROM node WHERE node_id = ?"
         row = self._connection.execute(sql, (node_id,)).fetchone()
-        return None if row is None else rows.node_from(row)
+        if row is None:
+            return None
+        node = rows.node_from(row[:-1])
+        return node if self._trust.is_vouched(row[-1], "node", *self._node_fields(node)) else None
+
+    def vouch(self) -> None:
+        """See `VouchedTable`."""
+        for *row, held in self._connection.execute(f"SELECT {NODE_COLUMNS}, mac FROM node").fetchall():
+            node = rows.node_from(tuple(row))
+            fields = self._node_fields(node)
+            mac = self._trust.mac_of("node", *fields) if self._trust.is_vouched(held, "node", *fields) else b""
+            self._connection.execute("UPDATE node SET mac = ? WHERE node_id = ?", (mac, node.node_id))
+
+    def _node_fields(self, node: Node) -> Row:
+        sql = f"SELECT {SPEC_COLUMNS} FROM workload WHERE workload_id = ?"
+        return rows.node_fields(node, self._connection.execute(sql, (node.workload_id,)).fetchone() or ())
 
     def nodes(self) -> Sequence[Node]:
         sql = (

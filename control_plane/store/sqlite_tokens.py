@@ -8,17 +8,21 @@ import sqlite3
 from control_plane.model import JoinTokenRecord
 from control_plane.store import rows
 from control_plane.store.rows import TOKEN_COLUMNS
+from control_plane.store.sqlite_trust import TrustSeal
 
 
 class TokenTable:
     """The statements; what they mean is said in `Store`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, trust: TrustSeal) -> None:
         self._connection = connection
+        self._trust = trust
+        trust.tables.append(self)
 
     def put(self, token: JoinTokenRecord) -> None:
-        sql = f"INSERT INTO join_token ({TOKEN_COLUMNS}) VALUES ({rows.marks(TOKEN_COLUMNS)})"
-        self._connection.execute(sql, rows.token_row(token))
+        sql = f"INSERT INTO join_token ({TOKEN_COLUMNS}, mac) VALUES ({rows.marks(TOKEN_COLUMNS)}, ?)"
+        mac = self._trust.mac_of("token", *rows.token_fields(token))
+        self._connection.execute(sql, (*rows.token_row(token), mac))
 
     def token(self, token_id: str) -> JoinTokenRecord | None:
         sql = f"SELECT {TOKEN_COLUMNS} FROM join_token WHERE token_id = ?"
@@ -30,10 +34,13 @@ class TokenTable:
         # how long its comparison takes tells nothing that helps to guess the secret.
         sql = (
             "UPDATE join_token SET consumed_at = ? WHERE token_id = ? AND secret_sha256 = ?"
-            f" AND consumed_at IS NULL AND expires_at > ? RETURNING {TOKEN_COLUMNS}"
+            f" AND consumed_at IS NULL AND expires_at > ? RETURNING {TOKEN_COLUMNS}, mac"
         )
         row = self._connection.execute(sql, (now, token_id, secret_sha256, now)).fetchone()
-        return None if row is None else rows.token_from(row)
+        if row is None:
+            return None
+        token = rows.token_from(row[:-1])
+        return token if self._trust.is_vouched(row[-1], "token", *rows.token_fields(token)) else None
 
     def unspent_until(self, created_before: float, now: float) -> float:
         sql = "SELECT max(expires_at) FROM join_token WHERE consumed_at IS NULL AND created_at < ? AND expires_at > ?"
@@ -45,3 +52,12 @@ class TokenTable:
 
     def forget_expired(self, before: float) -> int:
         return self._connection.execute("DELETE FROM join_token WHERE expires_at < ?", (before,)).rowcount
+
+    def vouch(self) -> None:
+        """See `VouchedTable`."""
+        sql = f"SELECT {TOKEN_COLUMNS}, mac FROM join_token WHERE consumed_at IS NULL"
+        for *row, held in self._connection.execute(sql).fetchall():
+            token = rows.token_from(tuple(row))
+            fields = rows.token_fields(token)
+            mac = self._trust.mac_of("token", *fields) if self._trust.is_vouched(held, "token", *fields) else b""
+            self._connection.execute("UPDATE join_token SET mac = ? WHERE token_id = ?", (mac, token.token_id))

@@ -5,24 +5,38 @@ Within a transaction that changes what is vouched for: before its first such cha
 write lock held, so that nothing of somebody else's is ever vouched for; right before the commit, and before the audit
 record is written, the new set is vouched for. Killed anywhere, both are there or neither is.
 
+Join tokens and nodes have a MAC each. One that is not right counts as not there; an operator's word (`vouch` without a
+key before) does not make it right, for it is given for authorities and revocations.
+
 Without a key nothing that is vouched for can be changed. A store that nobody has vouched for yet is as open as any.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hmac
 import json
+import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from control_plane.errors import StoreError, TrustBroken
+from control_plane.logs import fields as log_fields
 from control_plane.store import trust
 from control_plane.store.rows import AUTHORITY_COLUMNS
 from control_plane.store.trust import Statement
 
+log = logging.getLogger(__name__)
+
 _NUMBER_MAX = 1 << 52
 """Nobody gets there by counting."""
+
+
+class VouchedTable(Protocol):
+    def vouch(self) -> None:
+        """Makes the MACs of its rows anew, with another key, of those that are right with the one of before."""
 
 
 class TrustSeal:
@@ -34,6 +48,8 @@ class TrustSeal:
         self._key: bytes | None = None
         self._next_key: bytes | None = None
         self._is_checked = self._has_changed = False
+        self.tables: list[VouchedTable] = []
+        """Those whose rows have a MAC each."""
         self._number_min = self._committed = 0
         self.number = 0
         """Of the last statement that was made or checked; 0: none was."""
@@ -77,6 +93,23 @@ class TrustSeal:
         self.number = self._committed = vouched.number
         return trust.differences(vouched, self._found(vouched.number))
 
+    # rows by themselves: join tokens and nodes
+
+    def mac_of(self, kind: str, *fields: object) -> bytes:
+        """Empty: there is no key."""
+        key = self._next_key or self._key
+        return trust.row_mac(key, kind, *fields) if key is not None else b""
+
+    def is_vouched(self, mac: bytes, kind: str, *fields: object) -> bool:
+        """Without a key nobody can tell, so nothing is doubted."""
+        if self._key is None or hmac.compare_digest(trust.row_mac(self._key, kind, *fields), mac):
+            return True
+        log.error(
+            "a join token or node in the database is not as this control plane wrote it; it counts as not there",
+            extra=log_fields(row=kind, id=str(fields[0])),
+        )
+        return False
+
     # around a change
 
     def before_change(self) -> None:
@@ -107,6 +140,9 @@ class TrustSeal:
         key = self._next_key or self._key
         if not self._has_changed or key is None:
             return
+        if self._next_key not in (None, self._key) and self._key is not None:
+            for table in self.tables:
+                table.vouch()
         made = self._found(max(self._held_number() + 1, self._number_min))
         text = made.text()
         sql = "INSERT OR REPLACE INTO trust_seal VALUES (1, ?, ?)"

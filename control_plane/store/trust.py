@@ -11,6 +11,9 @@ It speaks of the whole set, so no row can be added, removed, changed or exchange
 alone. `number` grows with every statement. Records of the audit file carry it: all of an earlier set, with its own
 statement, under an audit file that knows a later one is refused, too.
 
+Join tokens and nodes change with every join and renewal, so each has a MAC of its own (`row_mac`): nobody without the
+key can make one, or let one stand for another workload, but can put back or remove one that there was.
+
 The rows are digested as JSON: unambiguous, and fast enough for thousands of revocations. A later schema that adds to
 them must leave what it added out of the digest while it has the value it was added with, or vouch for all anew.
 """
@@ -81,6 +84,11 @@ def mac(key: bytes, text: str) -> bytes:
 
 def is_mac(key: bytes, text: str, found: bytes) -> bool:
     return hmac.compare_digest(mac(key, text), found)
+
+
+def row_mac(key: bytes, kind: str, *fields: object) -> bytes:
+    """Of one row by itself; `kind` keeps those of one table from being taken for those of another."""
+    return mac(key, json.dumps([kind, *fields], default=_blob, ensure_ascii=True, separators=(",", ":")))
 
 
 def differences(vouched: Statement, found: Statement) -> list[str]:
