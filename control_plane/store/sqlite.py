@@ -214,10 +214,8 @@ class SqliteStore:
     # --- workloads and certificates ----------------------------------------------------------------------------------
 
     def ensure_workload(self, spec: WorkloadSpec, now: float) -> Workload:
-        look = (
-            f"SELECT {WORKLOAD_COLUMNS} FROM workload"
-            " WHERE spiffe_id = ? AND service = ? AND labels = ? AND removed_at IS NULL"
-        )
+        where = "spiffe_id = ? AND service = ? AND labels = ? AND removed_at IS NULL"
+        look = f"SELECT {WORKLOAD_COLUMNS} FROM workload WHERE {where}"
         key = (str(spec.spiffe_id), spec.service, rows.labels_text(spec.labels))
         with self.transaction():
             row = self._connection.execute(look, key).fetchone()
@@ -238,7 +236,8 @@ class SqliteStore:
         return [rows.workload_from(row) for row in self._connection.execute(sql)]
 
     def workload_of_certificate(self, spiffe_id: SpiffeId, serial: int) -> Workload | None:
-        sql = "SELECT spiffe_id, workload_id FROM certificate WHERE serial = ?"
+        same = "LEFT JOIN workload AS w ON w.workload_id = c.workload_id AND w.spiffe_id = c.spiffe_id"
+        sql = f"SELECT c.spiffe_id, w.workload_id FROM certificate AS c {same} WHERE c.serial = ?"
         row = self._connection.execute(sql, (f"{serial:x}",)).fetchone()
         if row is not None:
             return self.workload(row[1]) if row[0] == str(spiffe_id) and row[1] is not None else None

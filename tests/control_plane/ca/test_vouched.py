@@ -373,6 +373,24 @@ def test_j06_a_node_that_somebody_changed_does_not_come_back(what: str, director
             desk.renew(desk.rejoin(sound))
 
 
+@pytest.mark.parametrize("what", ["certificate", "workload"])
+def test_j06_a_member_does_not_become_another_by_what_somebody_writes(what: str, directory: Path) -> None:
+    """Its certificate as another workload's, or its workload under another name: it is renewed as nobody."""
+    with opened(directory) as desk:
+        mine = desk.join()
+        desk.join(service="cart")
+    statement = {
+        "certificate": "UPDATE certificate SET workload_id = (SELECT workload_id FROM workload WHERE service = 'cart')"
+        " WHERE serial = ?",
+        "workload": "UPDATE workload SET spiffe_id = 'spiffe://mesh.local/ns/shop/sa/admin' WHERE workload_id ="
+        " (SELECT workload_id FROM certificate WHERE serial = ?)",
+    }[what]
+    with writing(directory) as connection:
+        connection.execute(statement, (f"{mine.svid.serial:x}",))
+    with opened(directory) as desk, pytest.raises(PermissionDenied):
+        desk.renew(mine.svid)
+
+
 def test_j06_an_operators_word_is_not_for_tokens_and_nodes(directory: Path) -> None:
     """They are not shown, so they are not meant."""
     with opened(directory) as desk:
