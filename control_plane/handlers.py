@@ -9,6 +9,7 @@ from importlib import metadata
 from control_plane.api.admin import AdminApi
 from control_plane.api.ca import CaApi
 from control_plane.api.changes import ResourceChanges
+from control_plane.api.clones import CloneAlarm
 from control_plane.api.config import ConfigApi
 from control_plane.api.discovery import DiscoveryApi
 from control_plane.api.explain import ExplainApi
@@ -40,12 +41,19 @@ def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
     """Made and wired."""
     loader = state.loader
     decisions = DecisionLog()
+    clones = CloneAlarm(
+        store=state.store,
+        audit=state.audit,
+        is_revoked=state.ca.clone_action == "revoke",
+        changed=state.hub.notify,
+    )
     discovery = DiscoveryApi(
         store=state.store,
         registry=state.registry,
         hub=state.hub,
         decisions=decisions,
         acknowledged=state.acknowledged,
+        clones=clones,
         subscriptions_max=limits.subscriptions_max,
         streams_max=limits.streams_per_instance_max,
         now=now,
@@ -80,7 +88,7 @@ def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
         now=now,
     )
     return Apis(
-        identity=_identity(state, limits, now),
+        identity=_identity(state, limits, clones, now),
         discovery=discovery,
         resources=resources,
         explain=explain,
@@ -91,7 +99,7 @@ def apis(state: State, limits: Limits, now: Callable[[], float]) -> Apis:
     )
 
 
-def _identity(state: State, limits: Limits, now: Callable[[], float]) -> IdentityApi:
+def _identity(state: State, limits: Limits, clones: CloneAlarm, now: Callable[[], float]) -> IdentityApi:
     loader = state.loader
     return IdentityApi(
         store=state.store,
@@ -105,7 +113,7 @@ def _identity(state: State, limits: Limits, now: Callable[[], float]) -> Identit
             lifetime_s=lambda: loader.load().mesh.certificate_lifetime_s,
             node_lifetime_s=state.ca.node_lifetime_s,
         ),
-        is_clone_revoked=state.ca.clone_action == "revoke",
+        clones=clones,
         changed=state.hub.notify,
         join_limit=RateLimit(rate_per_s=limits.join_rate_per_s, burst=limits.join_burst),
         rejoin_limit=RateLimit(rate_per_s=limits.renew_rate_per_s, burst=limits.renew_burst),

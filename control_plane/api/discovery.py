@@ -14,9 +14,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from control_plane.api.advertised import read_address, read_ports
 from control_plane.api.authz import Caller
+from control_plane.api.clones import CloneAlarm
 from control_plane.api.identity import workload_of
 from control_plane.decisions import DecisionLog
-from control_plane.errors import InvalidRequest, Replaced, ResourceExhausted, Revoked, Unauthenticated, Unavailable
+from control_plane.errors import (
+    InvalidRequest,
+    PermissionDenied,
+    Replaced,
+    ResourceExhausted,
+    Revoked,
+    Unauthenticated,
+    Unavailable,
+)
 from control_plane.limits import RateLimit
 from control_plane.logs import fields
 from control_plane.model import IssuedRecord, Workload
@@ -35,6 +44,9 @@ HELLO_S = 10.0
 
 LAST_WRITE_S = 1.0
 """How long the write of a snapshot may still take when its stream must end."""
+
+HEARD_S = 15.0
+"""A sidecar that is there says so every ten seconds."""
 
 EPOCH_S_MIN = 60.0
 """Between two epochs that sidecars caused."""
@@ -63,6 +75,7 @@ class DiscoveryApi:
         hub: Hub,
         decisions: DecisionLog,
         acknowledged: Acknowledged,
+        clones: CloneAlarm,
         subscriptions_max: int,
         streams_max: int,
         now: Callable[[], float],
@@ -72,6 +85,7 @@ class DiscoveryApi:
         self._hub = hub
         self._decisions = decisions
         self._acknowledged = acknowledged
+        self._clones = clones
         self._subscriptions_max = subscriptions_max
         self._streams_max = streams_max
         self._now = now
@@ -95,7 +109,7 @@ class DiscoveryApi:
         ControlPlaneError; then nothing of it is left."""
         workload = workload_of(self._store, caller)
         session = self._session(caller, workload, hello)
-        self._confirm(session.certificate)
+        self._confirm(caller, session)
         stream = self._registry.connected(
             workload, hello.instance, sidecar_version=hello.sidecar_version[:64], now=self._now()
         )
@@ -119,11 +133,40 @@ class DiscoveryApi:
         self._registry.disconnected(stream, self._now())
         log.info("watch stream closed", extra=fields(sidecar=subscriber.session.label))
 
-    def _confirm(self, certificate: IssuedRecord | None) -> None:
-        """The node uses it; that is known even if its Confirm was lost."""
+    def _confirm(self, caller: Caller, session: Session) -> None:
+        """The node uses it; that is known even if its Confirm was lost. Raises PermissionDenied for what it has put
+        away: whoever comes with that is a second holder of the key, or a sidecar that did not hear that its newer one
+        was confirmed (its answer was lost, or the sidecar was killed before it was kept). That one is back with the
+        newer one, or its node key, in seconds (`sidecar.identity.rotator`)."""
+        certificate = session.certificate
         node = self._store.node(certificate.node_id) if certificate is not None else None
-        if certificate is not None and standing(certificate, node) is Standing.NEWER:
-            self._store.confirm_certificate(certificate.node_id, certificate.number)
+        match standing(certificate, node):
+            case Standing.NEWER:
+                assert certificate is not None
+                self._store.confirm_certificate(certificate.node_id, certificate.number)
+            case Standing.PUT_AWAY:
+                assert certificate is not None
+                assert node is not None
+                if self._is_elsewhere(session, certificate):
+                    self._clones.seen(caller, node, self._now(), "a certificate is used in two places")
+                raise PermissionDenied(
+                    "this certificate was replaced by a newer one that is in use; come with that, or with the node key,"
+                    " or join with a new token"
+                )
+
+    def _is_elsewhere(self, session: Session, certificate: IssuedRecord) -> bool:
+        """Is the node there already, as another process and with a newer certificate? One that was killed is not, and
+        one whose machine died is not heard any more."""
+        there = {
+            one.key
+            for one in self._hub
+            if one.certificate is not None
+            and one.certificate.node_id == certificate.node_id
+            and one.certificate.number > certificate.number
+            and one.instance != session.instance
+        }
+        heard_after = self._now() - HEARD_S
+        return any(one.key in there and one.last_seen >= heard_after for one in self._registry)
 
     def _session(self, caller: Caller, workload: Workload, hello: pb.Hello) -> Session:
         if not _INSTANCE.fullmatch(hello.instance):

@@ -15,9 +15,9 @@ from certs.bundle import pin
 from certs.errors import InvalidCsr
 from control_plane import tokens
 from control_plane.api.authz import Caller
+from control_plane.api.clones import CloneAlarm
 from control_plane.api.issuing import Issuer, csr_of
 from control_plane.audit import AuditLog
-from control_plane.audit.log import WE
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaError
 from control_plane.ca.jwt import check_audiences
@@ -26,8 +26,8 @@ from control_plane.errors import InvalidRequest, PermissionDenied, ResourceExhau
 from control_plane.limits import RateLimit
 from control_plane.logs import fields
 from control_plane.model import IssuedRecord, Node, Workload, WorkloadSpec
-from control_plane.nodes import CLONED, Standing, new_node, refusal_to_rejoin, standing
-from control_plane.revocation import RevokedView, revoke_node
+from control_plane.nodes import Standing, new_node, refusal_to_rejoin, standing
+from control_plane.revocation import RevokedView
 from control_plane.store.base import Store
 from protos.hauberk.v1 import identity_pb2 as pb
 
@@ -48,21 +48,20 @@ class IdentityApi:
         audit: AuditLog,
         revoked: RevokedView,
         issuer: Issuer,
-        is_clone_revoked: bool,
+        clones: CloneAlarm,
         changed: Callable[[], None],
         join_limit: RateLimit,
         rejoin_limit: RateLimit,
         renew_limit: RateLimit,
         now: Callable[[], float],
     ) -> None:
-        """`is_clone_revoked`: what a node is whose certificate was renewed from two places, besides being told of.
-        `rejoin_limit` is for all that strangers may ask besides Join: they must not use up what members have."""
+        """`rejoin_limit` is for all that strangers may ask besides Join: they must not use up what members have."""
         self._store = store
         self._authority = authority
         self._audit = audit
         self._revoked = revoked
         self._issuer = issuer
-        self._is_clone_revoked = is_clone_revoked
+        self._clones = clones
         self._changed = changed
         self._join_limit = join_limit
         self._rejoin_limit = rejoin_limit
@@ -195,7 +194,7 @@ class IdentityApi:
                 return replace(node, confirmed_number=certificate.number)
             case Standing.PUT_AWAY:
                 assert node is not None
-                self._cloned(caller, node, now)
+                self._clones.seen(caller, node, now, "a certificate was renewed from two places")
                 raise PermissionDenied(
                     "this certificate was replaced by a newer one that is in use, so two hold its key; come back with"
                     " the node key, or join with a new token"
@@ -206,19 +205,6 @@ class IdentityApi:
         """What it calls with, and whose line that belongs to."""
         certificate = self._store.certificate(caller.serial)
         return certificate, self._store.node(certificate.node_id) if certificate is not None else None
-
-    def _cloned(self, caller: Caller, node: Node, now: float) -> None:
-        facts = {"node_id": node.node_id, "peer": caller.peer, "serial": f"{caller.serial:x}"}
-        if node.alarm != CLONED or self._is_clone_revoked:
-            with self._store.transaction():
-                self._audit.append("identity.cloned", at=now, by=caller.name, **facts)
-                self._store.put_node(replace(node, alarm=CLONED))
-                if self._is_clone_revoked:
-                    for kind, value in revoke_node(self._store, node, now=now, by=WE, reason=CLONED):
-                        told = {"kind": kind.value, "value": value, "reason": CLONED}
-                        self._audit.append("revoked", at=now, by=WE, **told)
-            self._changed()
-            log.error("a certificate was renewed from two places", extra=fields(spiffe_id=caller.name, **facts))
 
     def _continued(self, node: Node) -> Node:
         """A node that joins again with the key it had goes on with its line. Raises PermissionDenied if the key is

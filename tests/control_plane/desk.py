@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from control_plane.app import housekeep, open_state
 from control_plane.config import Limits
 from control_plane.handlers import apis
 from control_plane.model import Node
-from protos.hauberk.v1 import admin_pb2
+from protos.hauberk.v1 import admin_pb2, discovery_pb2
 from protos.hauberk.v1 import identity_pb2 as pb
 from tests.control_plane.support import Clock, config_in, join_request, svid_of
 
@@ -80,6 +80,12 @@ class Desk:
 
     def confirm(self, svid: X509Svid) -> None:
         answer(self.apis.identity.confirm(self.caller(svid), pb.ConfirmRequest()))
+
+    def watch(self, svid: X509Svid, instance: str = "a") -> Callable[[], None]:
+        """Opens a stream; what ends it. Raises ControlPlaneError."""
+        hello = discovery_pb2.Hello(instance=instance, clock=self.clock())
+        stream = self.apis.discovery.open_stream(self.caller(svid), hello)
+        return lambda: self.apis.discovery.close_stream(*stream)
 
     def jwt(self, svid: X509Svid, audience: str = "billing") -> pb.JwtSvidResponse:
         request = pb.JwtSvidRequest(audiences=[audience])

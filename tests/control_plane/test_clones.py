@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,70 @@ def test_g24_a_certificate_that_was_put_away_gets_no_token(tmp_path: Path, clone
         assert desk.jwt(new).token
 
 
+@pytest.mark.parametrize("clone_action", ["alarm", "revoke"])
+def test_g24_a_certificate_that_was_put_away_watches_nothing_and_is_told_of(tmp_path: Path, clone_action: str) -> None:
+    """While its sidecar is there with a newer one, who opens a stream with it is somebody else."""
+    with opened(tmp_path, ca=CaConfig(clone_action=clone_action)) as desk:
+        stolen = desk.join(node=new_private_key()).svid
+        desk.watch(stolen, "honest")
+        new = desk.renew(stolen)
+        desk.watch(new, "honest")
+        for _ in range(3):
+            with pytest.raises(PermissionDenied, match=r"replaced by a newer one|revoked"):
+                desk.watch(stolen, "thief")
+        assert desk.node_of(new).alarm == CLONED
+        assert [one.instance for one in desk.state.hub] == ["honest", "honest"]
+        events = [one for one in audited(tmp_path / "cp") if one["event"] == "identity.cloned"]
+        assert [(one["serial"], one["peer"]) for one in events] == [(f"{stolen.serial:x}", "192.0.2.7")]
+        if clone_action == "revoke":
+            with pytest.raises(PermissionDenied, match="revoked"):
+                desk.renew(new)
+        else:
+            desk.renew(new)
+
+
+def test_g24_a_sidecar_that_did_not_hear_of_its_newer_certificate_is_sent_for_it_without_an_alarm(
+    tmp_path: Path,
+) -> None:
+    """The answer to its Confirm was lost, and its stream breaks: it asks once more, and watches with the newer one."""
+    with opened(tmp_path) as desk:
+        held = desk.join(node=new_private_key()).svid
+        desk.watch(held, "honest")()
+        new = desk.renew(held)
+        desk.confirm(new)  # the answer is lost
+        with pytest.raises(PermissionDenied, match="come with that, or with the node key"):
+            desk.watch(held, "honest")
+        desk.confirm(new)
+        desk.watch(new, "honest")
+        # A stream opened long ago, of which we hear only now: of the same process, so it is nobody else.
+        with pytest.raises(PermissionDenied):
+            desk.watch(held, "honest")
+        assert desk.node_of(new).alarm == ""
+
+
+def test_g24_a_sidecar_that_was_killed_before_it_kept_its_newer_certificate_comes_back_without_an_alarm(
+    tmp_path: Path,
+) -> None:
+    """Its stream ended with it; the one of a machine without power stays, but nobody is heard on it."""
+    with opened(tmp_path) as desk:
+        key = new_private_key()
+        held = desk.join(node=key).svid
+        new = desk.renew(held)
+        ends = desk.watch(new, "first")
+        desk.passes(20.0)
+        with pytest.raises(PermissionDenied):
+            desk.watch(held, "second")
+        ends()
+        with pytest.raises(PermissionDenied):
+            desk.watch(held, "second")
+        back = desk.rejoin(key)
+        desk.watch(back, "second")
+        assert desk.node_of(back).alarm == ""
+        with pytest.raises(PermissionDenied):
+            desk.watch(new, "thief")  # who kept that one is somebody else
+        assert desk.node_of(back).alarm == CLONED
+
+
 def test_a_lost_renewal_or_confirmation_is_no_clone(tmp_path: Path) -> None:
     """Asked again with the confirmed certificate, and confirmed again with the new one, however often."""
     with opened(tmp_path) as desk:
@@ -154,7 +219,8 @@ class Lines(RuleBasedStateMachine):
 
     What holds at every step, and is checked where it happens:
 
-    1. A certificate older than the confirmed one never renews and is never confirmed, and trying leaves an alarm.
+    1. A certificate older than the confirmed one never renews, is never confirmed and watches nothing; trying to renew
+       or to confirm leaves an alarm.
     2. One that is not older, and has not ended, does. So answers that are lost lock nobody out.
     3. No alarm without a thief.
     4. With its node key the honest one is back, whatever happened; from then on the thief's are put away.
@@ -169,6 +235,8 @@ class Lines(RuleBasedStateMachine):
         self.node = new_private_key()
         self.candidate: X509Svid | None = None
         self.stolen: list[X509Svid] = []
+        self.process = 0
+        self.streams: list[Callable[[], None]] = []
         self.confirmed = 0
 
     def teardown(self) -> None:
@@ -239,6 +307,39 @@ class Lines(RuleBasedStateMachine):
     def is_stolen_from(self) -> None:
         self.stolen.append(self.held)
 
+    def _watches(self, svid: X509Svid, instance: str) -> Callable[[], None] | None:
+        """Opens a stream, and checks that what came of it is right. None: refused."""
+        if svid.not_after <= self.desk.clock():
+            return None
+        if self.number(svid) < self.confirmed:
+            with pytest.raises(PermissionDenied, match="replaced by a newer one"):
+                self.desk.watch(svid, instance)
+            return None
+        self.confirmed = self.number(svid)
+        return self.desk.watch(svid, instance)
+
+    @rule(is_restarted=st.booleans())
+    def watches(self, is_restarted: bool) -> None:
+        """A stream of before stays for a while, unless its process has ended."""
+        if is_restarted:
+            self.process += 1
+            for end in self.streams:
+                end()
+            self.streams.clear()
+            self.candidate = None
+        opened = self._watches(self.held, f"honest-{self.process}")
+        if opened is not None:
+            self.streams.append(opened)
+        elif self.candidate is not None:
+            self.proves_the_new_one(is_answer_lost=False)
+        else:
+            self.comes_back(is_answer_lost=False)
+
+    @precondition(lambda self: self.stolen)
+    @rule(which=st.integers(0, 10))
+    def the_thief_watches(self, which: int) -> None:
+        self._watches(self.stolen[which % len(self.stolen)], "thief")
+
     @precondition(lambda self: self.stolen)
     @rule(which=st.integers(0, 10), confirms=st.booleans())
     def the_thief_asks(self, which: int, confirms: bool) -> None:
@@ -261,6 +362,7 @@ class Lines(RuleBasedStateMachine):
         self._stack.close()
         self._stack = contextlib.ExitStack()
         self.desk = Desk(Path(self._directory.name), self._stack, self.desk.clock)
+        self.streams.clear()
 
     @rule()
     def the_honest_one_ends_it(self) -> None:
