@@ -55,6 +55,8 @@ class RevokedView:
         try:
             records = self._store.revocations()
         except TrustBroken:
+            if not self._as_of:
+                raise
             # What was read before was vouched for, this is not. Nothing can be revoked meanwhile: that raises, too.
             log.exception(
                 "the revocations in the database are not those that were written; the last ones stay in force"

@@ -29,6 +29,7 @@ from control_plane.ca.slots import Readiness
 from control_plane.cli.main import cli
 from control_plane.errors import PermissionDenied, StartError, TrustBroken
 from control_plane.model import Level, Phase
+from control_plane.revocation import RevokedView
 from control_plane.store.rows import AUTHORITY_COLUMNS
 from control_plane.store.sqlite import SqliteStore
 from tests.certs.forge import make_ca, uri
@@ -427,6 +428,16 @@ def test_j06_what_somebody_changes_while_it_runs_is_neither_taken_nor_vouched_fo
         assert (desk.state.authority.bundle, len(desk.state.authority.authorities)) == (bundle, 4)
         desk.join()  # whom it concerns is not cut off
     assert "was added; the revocations are others" in refused(directory)
+
+
+def test_j06_revocations_that_were_never_read_are_not_taken_for_none(directory: Path) -> None:
+    """Whoever asks for the first time gets an error, not an empty set."""
+    with opened(directory) as desk:
+        fresh = RevokedView(desk.state.store, desk.state.authority)
+        with writing(directory) as connection:
+            connection.execute("DELETE FROM revocation")
+        with pytest.raises(TrustBroken, match="the revocations are others"):
+            fresh.current()
 
 
 # --- another KEK -----------------------------------------------------------------------------------------------------
