@@ -90,6 +90,8 @@ class IssuedRecord:
     """The authority that signed it."""
     root_id: str = ""
     """The root that one stands under."""
+    token_id: str = ""
+    """The join token it came of, by however many renewals; empty: none (the control plane's own, or not known)."""
     number: int = 0
     """Grows with every certificate recorded; given by the store, ignored on the way in."""
 

@@ -98,6 +98,7 @@ def _certificate(store: Store, one: Record, specs: dict[str, WorkloadSpec], unpl
             node_id=str(told.get("node_id") or ""),
             issuer_id=str(told.get("issuer_id") or ""),
             root_id=str(told.get("root_id") or ""),
+            token_id=str(told.get("token_id") or ""),
         )
     )
     if workload is not None:
@@ -112,7 +113,8 @@ def _node(store: Store, one: Record, workload: Workload) -> None:
         return
     held = store.node(node_id)
     if held is not None:
-        store.put_node(replace(held, expires_at=max(held.expires_at, float(expires_at))))
+        token_id = str(one.fields.get("token_id") or "") if "node_key" in one.fields else held.token_id  # joined again
+        store.put_node(replace(held, token_id=token_id, expires_at=max(held.expires_at, float(expires_at))))
     elif "node_key" in one.fields:
         store.put_node(
             Node(

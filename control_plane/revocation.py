@@ -79,13 +79,9 @@ class RevokedView:
 
 
 def serials_of_token(store: Store, token_id: str, now: float) -> tuple[int, ...]:
-    """Of every certificate that has not expired and belongs to what joined with that token."""
-    return tuple(
-        serial
-        for node in store.nodes()
-        if node.token_id == token_id
-        for serial in serials_of_node(store, node.node_id, now)
-    )
+    """Of every certificate that has not expired and came of that token, whatever its node joined with since; and of
+    what its node had before."""
+    return tuple(one.serial for one in store.certificates_of_token(token_id, now))
 
 
 def serials_of_node(store: Store, node_id: str, now: float) -> tuple[int, ...]:

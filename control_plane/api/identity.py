@@ -138,13 +138,14 @@ class IdentityApi:
         now = self._now()
         _within(self._renew_limit, caller, now)
         workload = workload_of(self._store, caller)
-        node = self._line_of(caller, now)
+        certificate, node = self._line_of(caller, now)
         self._check_not_revoked(workload.spec, node.token_id if node is not None else "")
         csr = csr_of(request.csr_der)
         if node is None:  # a member of before a restore of the store, or of an older release
             node = new_node(workload, "", b"", now=now, lifetime_s=self._issuer.node_lifetime_s)
         with self._store.transaction():
-            return self._issuer.issue(caller, workload, node, csr, now, "renewed")
+            token_id = certificate.token_id if certificate is not None else ""
+            return self._issuer.issue(caller, workload, node, csr, now, "renewed", token_id=token_id)
 
     async def confirm(self, caller: Caller, request: pb.ConfirmRequest) -> pb.ConfirmResponse:
         now = self._now()
@@ -183,15 +184,16 @@ class IdentityApi:
             expires_at=issued.expires_at,
         )
 
-    def _line_of(self, caller: Caller, now: float) -> Node | None:
-        """The node that calls; what it calls with is confirmed. Raises PermissionDenied for a second holder (G24)."""
+    def _line_of(self, caller: Caller, now: float) -> tuple[IssuedRecord | None, Node | None]:
+        """What it calls with, confirmed now, and the node that calls. Raises PermissionDenied for a second holder
+        (G24)."""
         certificate, node = self._held_by(caller)
         match standing(certificate, node):
             case Standing.NEWER:
                 assert certificate is not None
                 assert node is not None
                 self._store.confirm_certificate(node.node_id, certificate.number)
-                return replace(node, confirmed_number=certificate.number)
+                return certificate, replace(node, confirmed_number=certificate.number)
             case Standing.PUT_AWAY:
                 assert node is not None
                 self._clones.seen(caller, node, now, "a certificate was renewed from two places")
@@ -199,7 +201,7 @@ class IdentityApi:
                     "this certificate was replaced by a newer one that is in use, so two hold its key; come back with"
                     " the node key, or join with a new token"
                 )
-        return node
+        return certificate, node
 
     def _held_by(self, caller: Caller) -> tuple[IssuedRecord | None, Node | None]:
         """What it calls with, and whose line that belongs to."""

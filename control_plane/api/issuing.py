@@ -49,9 +49,19 @@ class Issuer:
     """How long after its last certificate a node may come back."""
 
     def issue(
-        self, caller: Caller, workload: Workload, node: Node | None, csr: CsrFacts, now: float, event: str
+        self,
+        caller: Caller,
+        workload: Workload,
+        node: Node | None,
+        csr: CsrFacts,
+        now: float,
+        event: str,
+        *,
+        token_id: str = "",
     ) -> pb.SvidResponse:
-        """Inside a transaction. `event`: joined | renewed | rejoined. Raises PermissionDenied, Unavailable."""
+        """Inside a transaction. `event`: joined | renewed | rejoined. `token_id`: the join token it comes of, if not
+        the node's. Raises PermissionDenied, Unavailable."""
+        token_id = token_id or (node.token_id if node else "")
         issued = self._signed(workload, csr, now)
         self.store.record_issued(
             IssuedRecord(
@@ -64,6 +74,7 @@ class Issuer:
                 node_id=node.node_id if node else "",
                 issuer_id=issued.issuer_id,
                 root_id=issued.root_id,
+                token_id=token_id,
             )
         )
         if node is not None:
@@ -79,7 +90,7 @@ class Issuer:
             serial=f"{issued.serial:x}",
             not_after=issued.not_after,
             node_id=node.node_id if node else "",
-            token_id=node.token_id if node else "",
+            token_id=token_id,
             issuer_id=issued.issuer_id,
             root_id=issued.root_id,
             **_of_node(node, event),

@@ -185,9 +185,11 @@ class RevokeApi:
             case RevokedKind.IDENTITY:
                 live = self._store.live_certificates(now)
                 return tuple(one.serial for one in live if str(one.spiffe_id) == value)
-        if self._store.token(value) is None and not any(one.token_id == value for one in self._store.nodes()):
+        serials = serials_of_token(self._store, value, now)
+        is_known = serials or self._store.token(value) or any(one.token_id == value for one in self._store.nodes())
+        if not is_known:
             raise NotFound(f"there is no join token {value}, and nothing came of one; nothing was revoked")
-        return serials_of_token(self._store, value, now)
+        return serials
 
     def _check_count(self, kind: RevokedKind) -> None:
         """More than sidecars take would keep every later snapshot from them. Raises FailedPrecondition."""

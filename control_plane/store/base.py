@@ -142,6 +142,9 @@ class Store(Protocol):
 
     def token(self, token_id: str) -> JoinTokenRecord | None: ...
 
+    def tokens(self) -> Sequence[JoinTokenRecord]:
+        """All that are not forgotten, used and expired ones too, oldest first."""
+
     def unspent_tokens_until(self, created_before: float, now: float) -> float:
         """When the last token ends that was made before and may still be used; 0: there is none."""
 
@@ -182,6 +185,10 @@ class Store(Protocol):
 
     def certificates_of_node(self, node_id: str, now: float) -> Sequence[IssuedRecord]:
         """All that have not expired, those replaced included. In the order issued."""
+
+    def certificates_of_token(self, token_id: str, now: float) -> Sequence[IssuedRecord]:
+        """All that have not expired and came of that join token, or belong to a node that joined with it last. In the
+        order issued."""
 
     def unexpired_until(self, now: float) -> Mapping[tuple[str, str], float]:
         """(issuer id, root id) -> when the last of the certificates under it ends, those replaced included. Of the

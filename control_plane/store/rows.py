@@ -31,7 +31,9 @@ TOKEN_COLUMNS = f"token_id, secret_sha256, {SPEC_COLUMNS}, created_at, created_b
 WORKLOAD_COLUMNS = f"workload_id, {SPEC_COLUMNS}, joined_at"
 RESOURCE_COLUMNS = "kind, namespace, name, yaml, source, version, applied_at, applied_by"
 ENDPOINT_COLUMNS = "workload_id, instance, address, ports"
-CERTIFICATE_COLUMNS = "serial, spiffe_id, workload_id, not_before, not_after, issued_at, node_id, issuer_id, root_id"
+CERTIFICATE_COLUMNS = (
+    "serial, spiffe_id, workload_id, not_before, not_after, issued_at, node_id, issuer_id, root_id, token_id"
+)
 NODE_COLUMNS = "node_id, workload_id, token_id, public_key_der, joined_at, expires_at, confirmed_number, alarm"
 AUTHORITY_COLUMNS = (
     "authority_id, level, phase, parent_id, public_key_der, certificate_der, sealed_key, not_before, not_after,"
@@ -156,12 +158,14 @@ def certificate_row(record: IssuedRecord) -> Row:
         record.node_id,
         record.issuer_id,
         record.root_id,
+        record.token_id,
     )
 
 
 def certificate_from(row: Row) -> IssuedRecord:
     """Its number first."""
-    number, serial, spiffe_id, workload_id, not_before, not_after, issued_at, node_id, issuer_id, root_id = row
+    number, serial, spiffe_id, workload_id, not_before, not_after, issued_at, *origin = row
+    node_id, issuer_id, root_id, token_id = origin
     return IssuedRecord(
         number=number,
         serial=int(serial, 16),
@@ -173,6 +177,7 @@ def certificate_from(row: Row) -> IssuedRecord:
         node_id=node_id,
         issuer_id=issuer_id,
         root_id=root_id,
+        token_id=token_id,
     )
 
 

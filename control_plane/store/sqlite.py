@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -48,13 +48,14 @@ from control_plane.store.rows import SPEC_COLUMNS, WORKLOAD_COLUMNS
 from control_plane.store.sqlite_endpoints import EndpointTable
 from control_plane.store.sqlite_history import ResourceTables
 from control_plane.store.sqlite_identity import IdentityTables
+from control_plane.store.sqlite_reads import IdentityReads
 from control_plane.store.sqlite_tokens import TokenTable
 from control_plane.store.sqlite_transaction import Transactions
 from control_plane.store.sqlite_trust import TrustSeal
 from control_plane.store.trust import FACTS
 
 
-class SqliteStore:
+class SqliteStore(IdentityReads):
     """`control_plane.store.base.Store` on one SQLite file."""
 
     def __init__(
@@ -197,15 +198,9 @@ class SqliteStore:
         with self.transaction():
             self._tokens.put(token)
 
-    def token(self, token_id: str) -> JoinTokenRecord | None:
-        return self._tokens.token(token_id)
-
     def consume_token(self, token_id: str, secret_sha256: bytes, now: float) -> JoinTokenRecord | None:
         with self.transaction():
             return self._tokens.consume(token_id, secret_sha256, now)
-
-    def unspent_tokens_until(self, created_before: float, now: float) -> float:
-        return self._tokens.unspent_until(created_before, now)
 
     def void_tokens(self, now: float) -> int:
         with self.transaction():
@@ -257,18 +252,6 @@ class SqliteStore:
         with self.transaction():
             return self._identity.record(record)
 
-    def certificate(self, serial: int) -> IssuedRecord | None:
-        return self._identity.certificate(serial)
-
-    def live_certificates(self, now: float) -> Sequence[IssuedRecord]:
-        return self._identity.live(now)
-
-    def certificates_of_node(self, node_id: str, now: float) -> Sequence[IssuedRecord]:
-        return self._identity.of_node(node_id, now)
-
-    def unexpired_until(self, now: float) -> Mapping[tuple[str, str], float]:
-        return self._identity.unexpired_until(now)
-
     def forget_expired(self, before: float) -> int:
         self._revocation_changes += 1
         with self.transaction():
@@ -280,12 +263,6 @@ class SqliteStore:
         with self.transaction():
             self._identity.put_node(node)
 
-    def node(self, node_id: str) -> Node | None:
-        return self._identity.node(node_id)
-
-    def nodes(self) -> Sequence[Node]:
-        return self._identity.nodes()
-
     def confirm_certificate(self, node_id: str, number: int) -> bool:
         with self.transaction():
             return self._identity.confirm(node_id, number)
@@ -296,9 +273,6 @@ class SqliteStore:
 
     def put_authority(self, authority: Authority) -> bool:
         return self._bumping(lambda: self._identity.put_authority(authority))
-
-    def authority(self, authority_id: str) -> Authority | None:
-        return self._identity.authority(authority_id)
 
     def authorities(self) -> Sequence[Authority]:
         self._trust.check()

@@ -63,6 +63,12 @@ class IdentityTables:
         sql = f"SELECT number, {CERTIFICATE_COLUMNS} FROM certificate WHERE {where} ORDER BY number"
         return [rows.certificate_from(row) for row in self._connection.execute(sql, (node_id, now))]
 
+    def of_token(self, token_id: str, now: float) -> Sequence[IssuedRecord]:
+        of_node = "node_id IN (SELECT node_id FROM node WHERE token_id = ?1)"
+        where = f"not_after > ?2 AND (token_id = ?1 OR {of_node})"
+        sql = f"SELECT number, {CERTIFICATE_COLUMNS} FROM certificate WHERE {where} ORDER BY number"
+        return [rows.certificate_from(row) for row in self._connection.execute(sql, (token_id, now))]
+
     # nodes
 
     def put_node(self, node: Node) -> None:
@@ -162,7 +168,7 @@ class IdentityTables:
         )
         tokens = self._change(
             "DELETE FROM revocation WHERE kind = 'token' AND at < ? AND value NOT IN (SELECT token_id FROM join_token)"
-            " AND value NOT IN (SELECT token_id FROM node)",
+            " AND value NOT IN (SELECT token_id FROM node) AND value NOT IN (SELECT token_id FROM certificate)",
             (before,),
         )
         return certificates + nodes + serials + tokens

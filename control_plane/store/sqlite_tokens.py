@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
 from control_plane.model import JoinTokenRecord
 from control_plane.store import rows
@@ -28,6 +29,10 @@ class TokenTable:
         sql = f"SELECT {TOKEN_COLUMNS} FROM join_token WHERE token_id = ?"
         row = self._connection.execute(sql, (token_id,)).fetchone()
         return None if row is None else rows.token_from(row)
+
+    def list(self) -> Sequence[JoinTokenRecord]:
+        sql = f"SELECT {TOKEN_COLUMNS} FROM join_token ORDER BY created_at, token_id"
+        return [rows.token_from(row) for row in self._connection.execute(sql)]
 
     def consume(self, token_id: str, secret_sha256: bytes, now: float) -> JoinTokenRecord | None:
         # One statement looks and spends, so that of many callers one wins (G11). The hash is of 128 random bits:

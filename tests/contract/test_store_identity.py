@@ -125,6 +125,39 @@ def test_nodes_are_those_of_members(store: Store) -> None:
     assert store.nodes() == []
 
 
+def test_certificates_are_found_by_the_token_they_came_of(store: Store) -> None:
+    """And by the token their node has now; not those that have ended."""
+    store.put_node(node(store, token_id="b" * 16))
+    store.record_issued(replace(issued(1, node_id="a" * 32), token_id="a" * 16))
+    store.record_issued(replace(issued(2, node_id="a" * 32), token_id="b" * 16))
+    store.record_issued(replace(issued(3, node_id="a" * 32, ends_s=-1), token_id="a" * 16))
+    store.record_issued(issued(4))
+    assert [one.serial for one in store.certificates_of_token("a" * 16, NOW)] == [1]
+    assert [one.serial for one in store.certificates_of_token("b" * 16, NOW)] == [1, 2]
+    assert store.certificates_of_token("c" * 16, NOW) == []
+
+
+def test_a_revoked_token_is_remembered_while_a_certificate_of_it_is(store: Store) -> None:
+    """Else it could not be given back."""
+    store.put_revocation(revocation("a" * 16, RevokedKind.TOKEN, at=NOW - 90_000))
+    store.record_issued(replace(issued(1), token_id="a" * 16))
+    store.forget_expired(NOW - 3_600)
+    assert [one.value for one in store.revocations()] == ["a" * 16]
+    store.forget_expired(NOW + 90_000)
+    assert store.revocations() == []
+
+
+def test_tokens_are_listed_oldest_first(store: Store) -> None:
+    """Whether they were used or not."""
+    first, second = token_record("b" * 16, created_at=NOW - 1), token_record("a" * 16)
+    for one in (second, first):
+        store.put_token(one)
+    store.consume_token("a" * 16, second.secret_sha256, NOW)
+    assert store.tokens() == [first, replace(second, consumed_at=NOW)]
+    store.forget_expired(NOW + 601)
+    assert store.tokens() == []
+
+
 def test_a_node_that_can_neither_renew_nor_come_back_is_forgotten(store: Store) -> None:
     """One that has a certificate still is not."""
     store.put_node(node(store, "a" * 32, expires_at=NOW - 1))

@@ -203,6 +203,41 @@ def test_g22_who_was_shut_out_neither_renews_nor_rejoins(
         desk.rejoin(other.node)
 
 
+def test_g22_what_came_of_a_token_is_revoked_with_it_though_the_node_has_joined_again(tmp_path: Path) -> None:
+    """Each certificate knows its token, by however many renewals; what the new token brought is not meant."""
+    with opened(tmp_path) as desk:
+        key = new_private_key()
+        joined = desk.join(node=key).svid
+        token_id = desk.node_of(joined).token_id
+        renewed = desk.renew(joined)
+        again = desk.join(node=key)
+        late = desk.renew(renewed)  # by who kept it: of the first token, although the node has another now
+        assert desk.node_of(late).token_id != token_id
+        told = desk.revoke("token", token_id)
+        assert sorted(told.serials) == sorted(f"{one.serial:x}" for one in (joined, renewed, late))
+        for svid in (joined, renewed, late):
+            with pytest.raises(PermissionDenied, match="revoked, by its serial"):
+                desk.renew(svid)
+        desk.renew(again.svid)
+        desk.renew(desk.rejoin(key))
+        assert desk.reinstate("token", token_id)
+        desk.caller(late)
+
+
+def test_g22_a_nodes_last_token_ends_all_that_it_has(tmp_path: Path) -> None:
+    """Its key came in with that one, and whoever has a certificate of before may have the key."""
+    with opened(tmp_path) as desk:
+        key = new_private_key()
+        before = desk.join(node=key).svid
+        again = desk.join(node=key).svid
+        desk.revoke("token", desk.node_of(again).token_id)
+        for svid in (before, again):
+            with pytest.raises(PermissionDenied, match="revoked, by its serial"):
+                desk.renew(svid)
+        with pytest.raises(PermissionDenied):
+            desk.rejoin(key)
+
+
 def test_a_revoked_serial_ends_one_certificate_and_not_its_node(tmp_path: Path) -> None:
     """The key of that one was lost; the node key was not."""
     with opened(tmp_path) as desk:

@@ -46,3 +46,23 @@ def test_j07_nodes_and_revocations_are_as_they_were(tmp_path: Path) -> None:
         with pytest.raises(PermissionDenied, match="revoked"):
             desk.rejoin(shut_out)
         assert {one.value for one in desk.revocations()} == {tokens[0], f"{out.svid.serial:x}"}
+
+
+def test_j07_a_node_that_joined_again_since_the_backup_has_its_last_token(tmp_path: Path) -> None:
+    """And each of its certificates the one it came of."""
+    data_dir, file, key = tmp_path / "cp", tmp_path / "backup", new_private_key()
+    with opened(tmp_path) as desk:
+        first = desk.join(node=key).svid
+        kek = (data_dir / "kek.key").read_bytes()
+        backup.make(data_dir, file, release="1", now=NOW, kek=kek)
+        renewed, second = desk.renew(first), desk.join(node=key).svid
+        tokens = [desk.node_of(second).token_id]
+        held = desk.state.store.certificate(first.serial)
+        assert held is not None
+        tokens.append(held.token_id)
+    restore(data_dir, file, replace=True, by="ann", now=NOW + 1, kek=kek)
+    with opened(tmp_path) as desk:
+        desk.clock.at += 60
+        assert desk.node_of(second).token_id == tokens[0] != tokens[1]
+        assert set(desk.revoke("token", tokens[1]).serials) == {f"{one.serial:x}" for one in (first, renewed)}
+        desk.renew(desk.rejoin(key))

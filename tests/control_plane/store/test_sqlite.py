@@ -203,3 +203,25 @@ def test_g11_of_a_hundred_connections_one_spends_the_token(tmp_path: Path) -> No
         thread.join()
     store.close()
     assert len(wins) == 1
+
+
+def test_certificates_of_before_they_knew_their_token_have_their_nodes(tmp_path: Path) -> None:
+    """What was issued to nobody's node has none."""
+    path = tmp_path / "hauberk.db"
+    connection = sqlite3.connect(path)
+    for number, script in enumerate(sqlite_file.migrations()[:4], start=1):
+        connection.executescript(script)
+        connection.execute(f"PRAGMA user_version = {number}")
+    connection.execute("INSERT INTO clock VALUES (1, 77, 9)")
+    connection.execute("INSERT INTO workload VALUES (1, 'spiffe://mesh.local/ns/a/sa/b', 'b', 'a', 'b', '{}', 1, NULL)")
+    connection.execute("INSERT INTO node VALUES (?, 1, ?, x'', 1, 2, 0, '', x'')", ("a" * 32, "b" * 16))
+    for serial, node_id in (("1f", "a" * 32), ("2f", "")):
+        values = (serial, "spiffe://mesh.local/ns/a/sa/b", 1, 1, NOW + 60, 1, node_id, "", "")
+        connection.execute("INSERT INTO certificate VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+    connection.commit()
+    connection.close()
+    path.chmod(0o600)
+    store = SqliteStore.open(path)
+    found = [store.certificate(serial) for serial in (0x1F, 0x2F)]
+    store.close()
+    assert [one.token_id for one in found if one is not None] == ["b" * 16, ""]
