@@ -19,8 +19,8 @@ from tests.sim.invariants import RECOVERY_S, REVOKED_S, SKEW_S, Broken, Shown, V
 from tests.sim.node import Node
 
 WELCOME_S = 4 * RECOVERY_S
-"""Who was refused for long asks only every two and a half minutes (at the pace of `mesh.SCALE`) whether that is over,
-and may have to ask in two ways if a root was replaced meanwhile."""
+"""Who was refused for long asks only every two and a half minutes (at the pace of `in_memory.SCALE`) whether that is
+over, and may have to ask in two ways if a root was replaced meanwhile."""
 _CONDITIONS = ("on", "reachable", "sound", "welcome")
 
 
@@ -81,6 +81,10 @@ class Checks:
         they do not take says nothing."""
         self.since = {(what, node.number): began_at for node in nodes for what in _CONDITIONS}
         """From when it holds without a break."""
+        self._bare = set(range(len(nodes)))
+        """Who may be without a certificate."""
+        self._next_end = math.inf
+        """Of the certificates of all others."""
         self.up_since = began_at
         """Of the control plane."""
         self.without_token: set[int] = set()
@@ -93,6 +97,7 @@ class Checks:
     def changed(self, node: Node) -> None:
         """Its certificate, whom it trusts, or its clock."""
         self._changes.append(node.number)
+        self._bare.add(node.number)
         held = self._of.get(node.number)
         key = (node.view.number, node.offset_s) if node.view is not None else None
         if held is not None and key != (held.view.number, held.offset_s):
@@ -144,8 +149,15 @@ class Checks:
     def step(self, now: float) -> None:
         """Raises Broken."""
         self._estranged = {one for one in self._estranged if not self.hears(self._nodes[one], now)}
-        for node in self._nodes:
-            if (node.shown is None or node.shown.not_after <= now) and self.is_well(node, now):
+        if now >= self._next_end:
+            self._next_end = math.inf
+            self._bare = set(range(len(self._nodes)))
+        for number in self._bare.copy():
+            node = self._nodes[number]
+            if node.shown is not None and node.shown.not_after > now:
+                self._bare.discard(number)
+                self._next_end = min(self._next_end, node.shown.not_after)
+            elif self.is_well(node, now):
                 raise self._broken(f"{node} has no certificate, although nothing is in its way")
         self._taken = [one for one in self._taken if one.shown.not_after + SKEW_S > now]
         late = [one for one in self._taken if now >= one.at + REVOKED_S]

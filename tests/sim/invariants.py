@@ -15,9 +15,11 @@ begins or ends.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.authority_id import authority_ids
 from certs.bundle import TrustBundle
@@ -27,7 +29,7 @@ from certs.spiffe_id import SpiffeId
 from certs.verify import verify_chain
 
 RECOVERY_S = 86_400.0
-"""A minute and a half at the pace of `mesh.SCALE`."""
+"""A minute and a half at the pace of `in_memory.SCALE`."""
 REVOKED_S = 5.0
 SKEW_S = 30.0
 """A clock that is off by more is not in its right mind."""
@@ -71,12 +73,52 @@ class View:
     revocations: Revocations
 
 
+class Edges:
+    """Between which times nothing changes: no certificate begins or ends."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[float, float]] = {}
+
+    def around(self, ders: Sequence[bytes], now: float) -> tuple[float, float]:
+        """Of these certificates: the last edge until `now`, and the next one."""
+        edges = sorted(edge for der in ders for edge in self._validity(der))
+        at = bisect.bisect_right(edges, now)
+        return (edges[at - 1] if at else float("-inf")), (edges[at] if at < len(edges) else float("inf"))
+
+    def _validity(self, der: bytes) -> tuple[float, float]:
+        held = self._known.get(der)
+        if held is None:
+            one = x509.load_der_x509_certificate(der)
+            held = self._known[der] = (one.not_valid_before_utc.timestamp(), one.not_valid_after_utc.timestamp())
+        return held
+
+
+class RememberedPaths:
+    """`certs.verify._check_path`, asked once by a whole mesh in one process: a path that was found is found again until
+    a certificate begins or ends. What is refused is asked anew."""
+
+    def __init__(self, check: Callable[[x509.Certificate, Sequence[bytes], TrustBundle, float], None]) -> None:
+        self._check = check
+        self._edges = Edges()
+        self._found: dict[tuple[x509.Certificate, tuple[bytes, ...], tuple[bytes, ...]], tuple[float, float]] = {}
+
+    def __call__(
+        self, leaf: x509.Certificate, intermediates_der: Sequence[bytes], bundle: TrustBundle, now: float
+    ) -> None:
+        key = (leaf, tuple(intermediates_der), bundle.anchors_der)
+        since, until = self._found.get(key, (float("inf"), float("-inf")))
+        if not since <= now < until:
+            self._check(leaf, intermediates_der, bundle, now)
+            ders = (leaf.public_bytes(Encoding.DER), *intermediates_der, *bundle.anchors_der)
+            self._found[key] = self._edges.around(ders, now)
+
+
 class Verifier:
     """Asks, and remembers for as long as the answer cannot change."""
 
     def __init__(self) -> None:
         self._views: dict[tuple[tuple[bytes, ...], Revocations], View] = {}
-        self._edges: dict[bytes, tuple[float, float]] = {}
+        self._edges = Edges()
         self._known: dict[tuple[int, int], tuple[float, float, str]] = {}
         self._paths: dict[tuple[tuple[bytes, ...], tuple[bytes, ...]], tuple[float, float, str]] = {}
         self.asked = self.verified = 0
@@ -118,14 +160,4 @@ class Verifier:
             verify_chain(shown.chain_der, view.bundle, now)
         except CertsError as error:
             why = str(error)
-        ders = (*shown.chain_der, *view.bundle.anchors_der)
-        edges = sorted(edge for der in ders for edge in self._validity(der))
-        at = bisect.bisect_right(edges, now)
-        return (edges[at - 1] if at else float("-inf")), (edges[at] if at < len(edges) else float("inf")), why
-
-    def _validity(self, der: bytes) -> tuple[float, float]:
-        held = self._edges.get(der)
-        if held is None:
-            one = x509.load_der_x509_certificate(der)
-            held = self._edges[der] = (one.not_valid_before_utc.timestamp(), one.not_valid_after_utc.timestamp())
-        return held
+        return *self._edges.around((*shown.chain_der, *view.bundle.anchors_der), now), why

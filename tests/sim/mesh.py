@@ -2,55 +2,46 @@
 
 `run(seed, ...)` starts a control plane and its sidecars on trio's mock clock, lets befall them what `faults` has drawn
 from the seed, and after every step asks `invariants`. The code is that which runs in production; what is replaced, all
-of it in `in_memory`, is the wire (`network`), the TLS contexts (their facts are compared instead), and how often the
-patient look at the clock: certificates live for days here, so a slice of waiting is hours.
+of it by `in_memory`, is the wire (`network`), the TLS contexts (their facts are compared instead), and how often the
+patient look at the clock: certificates live for days here, so a slice of waiting is hours. Paths to an anchor that were
+found once are remembered while they hold, for here everybody is one process.
 
 Read it in this order: mesh, faults, invariants, checks, node, control,
-network, clock.
+network, in_memory, clock.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
-from certs.bundle import TrustBundle
-from certs.svid import X509Svid
-from control_plane.ca.slots import CaPolicy
 from control_plane.config import ControlPlaneConfig, Limits
 from control_plane.config_ca import CaConfig
 from control_plane.errors import ControlPlaneError
 from control_plane.model import Level, Phase
 from protos.hauberk.v1 import admin_pb2
-from sidecar.net.backoff import Backoff
 from tests.sim.checks import Checks
 from tests.sim.clock import JumpClock
 from tests.sim.control import Control
 from tests.sim.faults import DAY_S, HOUR_S, YEAR_S, Fault, Rates, schedule
+from tests.sim.in_memory import LEAF_S, SLICE_S, collected_seldom, in_memory
 from tests.sim.invariants import REVOKED_S, Broken, Verifier
-from tests.sim.network import Contexts, Network
+from tests.sim.network import Network
 from tests.sim.node import Node
 
 BEGAN_AT = 1_800_000_000.0
 """True Unix time when the simulation begins."""
 SETTLED_S = HOUR_S
 """Everybody has joined by then; faults begin."""
-SCALE = 960
-"""Certificates live for forty days instead of an hour, so whoever waits and tries again does so 960 times slower."""
-SLICE_S = 2 * DAY_S
-HEARTBEAT_S = 8 * DAY_S
-HOUSEKEEPING_S = 4 * HOUR_S
+HOUSEKEEPING_S = 6 * HOUR_S
 WATCH_S = 3 * HOUR_S
-LEAF_S, INTERMEDIATE_S, ROOT_S = 40 * DAY_S, 120 * DAY_S, 180 * DAY_S
+INTERMEDIATE_S, ROOT_S = 120 * DAY_S, 180 * DAY_S
 LOST_SHARE = 0.01
 """Of messages."""
 NODES_PER_SERVICE = 4
@@ -334,45 +325,6 @@ class World:
         return Broken(f"seed {self.report.seed}, day {day:.4f}, step {self.report.steps}: {what}")
 
 
-@contextlib.contextmanager
-def in_memory(network: Network) -> Iterator[None]:
-    """While the block runs, sidecars talk through `network`, and wait in longer slices."""
-
-    def contexts(svid: X509Svid | None, bundle: TrustBundle) -> Contexts:
-        return Contexts(svid=svid, bundle=bundle)
-
-    replaced: dict[str, object] = {
-        "sidecar.control.identity_calls.open_channel": network.open_channel,
-        "sidecar.control.identity_calls.client_context": contexts,
-        "sidecar.control.watcher.client_context": contexts,
-        "sidecar.control.watcher.HEARTBEAT_S": HEARTBEAT_S,
-        "sidecar.identity.join_port.open_channel": network.open_channel,
-        "sidecar.identity.join_port.open_unverified_channel": network.open_unverified_channel,
-        "sidecar.identity.join_port.client_context": contexts,
-        "sidecar.identity.bootstrap.client_context": contexts,
-        "sidecar.identity.bootstrap._find_anchor": network.find_anchor,
-        "sidecar.identity.source.client_context": contexts,
-        "sidecar.identity.source.server_context": contexts,
-        "sidecar.identity.rotator.SLICE_S": SLICE_S,
-        "sidecar.identity.rotator.Backoff": slow_backoff,
-        "sidecar.membership.Backoff": slow_backoff,
-        "sidecar.control.watcher.Backoff": slow_backoff,
-        "sidecar.net.slices.SLICE_S": math.inf,  # of real time, which no seed can say again
-        "sidecar.rules.decode.LIFETIME_S_MAX": LEAF_S,
-        "control_plane.app.FORGET_EVERY_S": DAY_S,
-        "control_plane.config.CERTIFICATE_LIFETIME_S_MAX": LEAF_S,
-        "control_plane.config_ca.CaPolicy": partial(CaPolicy, leaf_lifetime_max_s=LEAF_S),
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in replaced.items():
-            patch.setattr(name, value)
-        yield
-
-
-def slow_backoff(rng: random.Random, *, base_s: float = 0.1, max_s: float = 10.0, jitter: float = 0.1) -> Backoff:
-    return Backoff(rng, base_s=base_s * SCALE, max_s=max_s * SCALE, jitter=jitter)
-
-
 def run(
     directory: Path,
     seed: int,
@@ -391,7 +343,7 @@ def run(
         with in_memory(world.network):
             return await world.run()
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, collected_seldom():
         # trio runs what is ready in an order of its own dice; with a seed the same run is the same again.
         patch.setattr("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True)
         scheduler: random.Random = trio._core._run._r

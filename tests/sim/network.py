@@ -133,6 +133,9 @@ class Network:
         raise WrongPin("another anchor")
 
     async def _dialled(self, address: Address) -> None:
+        if not self.is_reachable(number_of(address)):
+            await trio.lowlevel.checkpoint()
+            raise RpcError(GRPC_UNAVAILABLE, "nobody is there")
         await trio.sleep(LATENCY_S)
         if not self.is_reachable(number_of(address)):
             raise RpcError(GRPC_UNAVAILABLE, "nobody answers")

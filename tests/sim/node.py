@@ -26,7 +26,7 @@ from tests.sim.invariants import Shown, View
 log = logging.getLogger(__name__)
 
 RESTARTED_S = 28_800.0
-"""What supervises a sidecar starts it again after so long when it gave up (30 s at the pace of `mesh.SCALE`)."""
+"""What supervises a sidecar starts it again after so long when it gave up (30 s at the pace of `in_memory.SCALE`)."""
 
 
 class Node:

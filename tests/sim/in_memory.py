@@ -1,0 +1,78 @@
+"""What stands in the place of sockets and of patience while a mesh is simulated: all that is replaced, in one list."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import random
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from certs import verify
+from certs.bundle import TrustBundle
+from certs.svid import X509Svid
+from control_plane.ca.slots import CaPolicy
+from sidecar.net.backoff import Backoff
+from tests.sim.faults import DAY_S
+from tests.sim.invariants import RememberedPaths
+from tests.sim.network import Contexts, Network
+
+SCALE = 960
+"""Certificates live for forty days instead of an hour, so whoever waits and tries again does so 960 times slower."""
+LEAF_S = 40 * DAY_S
+SLICE_S = 2 * DAY_S
+HEARTBEAT_S = 8 * DAY_S
+
+
+@contextlib.contextmanager
+def collected_seldom() -> Iterator[None]:
+    """A mesh is hundreds of thousands of objects that stay; to look through them all the time is a tenth of a run."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@contextlib.contextmanager
+def in_memory(network: Network) -> Iterator[None]:
+    """While the block runs, sidecars talk through `network`, and wait in longer slices."""
+
+    def contexts(svid: X509Svid | None, bundle: TrustBundle) -> Contexts:
+        return Contexts(svid=svid, bundle=bundle)
+
+    replaced: dict[str, object] = {
+        "certs.verify._check_path": RememberedPaths(verify._check_path),
+        "sidecar.control.identity_calls.open_channel": network.open_channel,
+        "sidecar.control.identity_calls.client_context": contexts,
+        "sidecar.control.watcher.client_context": contexts,
+        "sidecar.control.watcher.HEARTBEAT_S": HEARTBEAT_S,
+        "sidecar.identity.join_port.open_channel": network.open_channel,
+        "sidecar.identity.join_port.open_unverified_channel": network.open_unverified_channel,
+        "sidecar.identity.join_port.client_context": contexts,
+        "sidecar.identity.bootstrap.client_context": contexts,
+        "sidecar.identity.bootstrap._find_anchor": network.find_anchor,
+        "sidecar.identity.source.client_context": contexts,
+        "sidecar.identity.source.server_context": contexts,
+        "sidecar.identity.rotator.SLICE_S": SLICE_S,
+        "sidecar.identity.rotator.Backoff": slow_backoff,
+        "sidecar.membership.Backoff": slow_backoff,
+        "sidecar.control.watcher.Backoff": slow_backoff,
+        "sidecar.net.slices.SLICE_S": math.inf,  # of real time, which no seed can say again
+        "sidecar.rules.decode.LIFETIME_S_MAX": LEAF_S,
+        "control_plane.app.FORGET_EVERY_S": DAY_S,
+        "control_plane.config.CERTIFICATE_LIFETIME_S_MAX": LEAF_S,
+        "control_plane.config_ca.CaPolicy": partial(CaPolicy, leaf_lifetime_max_s=LEAF_S),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in replaced.items():
+            patch.setattr(name, value)
+        yield
+
+
+def slow_backoff(rng: random.Random, *, base_s: float = 0.1, max_s: float = 10.0, jitter: float = 0.1) -> Backoff:
+    return Backoff(rng, base_s=base_s * SCALE, max_s=max_s * SCALE, jitter=jitter)
