@@ -304,6 +304,9 @@ def test_j07_a_change_that_did_not_commit_is_not_missed(directory: Path, monkeyp
         with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
             _revoke_in_vain(desk, patched)
         assert store.trust_number == number
+        desk.token()  # the audit file goes on after that record, the number stays
+    with opened(directory) as desk:
+        assert desk.state.store.trust_number == number
         desk.revoke("identity", "spiffe://mesh.local/ns/shop/sa/db")
     with opened(directory) as desk:
         assert len(desk.revocations()) == 4
