@@ -2,15 +2,17 @@
 
 The command is run directly, without a shell: the request (PKCS#10, PEM) on its standard input, the signed intermediate
 and its root (PEM, in that order) on its standard output, exit code 0. It is started by one tick and looked at by the
-later ones, so nothing waits for it; what takes too long is killed.
+later ones, so nothing waits for it; what takes too long or prints too much is killed, with all that it has started. Of
+our environment it gets `ENVIRONMENT` and no more: what else is in there is for us.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -27,6 +29,7 @@ from control_plane.model import Authority, Level
 
 PEM_CHARS_MAX = 64 * 1024
 COMMAND_TIMEOUT_S = 30.0
+ENVIRONMENT = ("PATH", "HOME", "LANG")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +91,15 @@ def names_key(certificate: x509.Certificate, authority: Authority) -> bool:
 class SignCommand:
     """One run of the command at a time. Close it when the control plane stops."""
 
-    def __init__(self, argv: Sequence[str], monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, argv: Sequence[str], monotonic: Callable[[], float], environ: Mapping[str, str] = os.environ
+    ) -> None:
         self._argv = tuple(argv)
         self._monotonic = monotonic
+        self._environ = environ
         self._process: subprocess.Popen[bytes] | None = None
         self._output = -1
+        self._printed = b""
         self._deadline = 0.0
 
     @property
@@ -102,38 +109,48 @@ class SignCommand:
     def start(self, csr_pem: str) -> None:
         """Raises OSError: it cannot be started."""
         assert self._process is None, "one at a time"
-        request, self._output = os.memfd_create("request"), os.memfd_create("answer")
+        environ = {name: self._environ[name] for name in ENVIRONMENT if name in self._environ}
+        request = os.memfd_create("request")
+        self._output, printing = os.pipe2(os.O_CLOEXEC)  # what it prints beyond a pipe's room waits for the next tick
         try:
+            os.set_blocking(self._output, False)
             os.write(request, csr_pem.encode())
             os.lseek(request, 0, os.SEEK_SET)
             self._process = subprocess.Popen(
-                self._argv, stdin=request, stdout=self._output, close_fds=True, start_new_session=True
+                self._argv, stdin=request, stdout=printing, env=environ, close_fds=True, start_new_session=True
             )
         except OSError:
             os.close(self._output)
             raise
         finally:
             os.close(request)
+            os.close(printing)
+        self._printed = b""
         self._deadline = self._monotonic() + COMMAND_TIMEOUT_S
 
     def answer(self) -> str | None:
-        """What it printed; None: it has not ended. Raises CaRefused: it failed, or took too long."""
+        """What it printed; None: it has not ended. Raises CaRefused: it failed, took too long or printed too much."""
         process = self._process
         assert process is not None, "started before"
-        code = process.poll()
-        if code is None and self._monotonic() < self._deadline:
+        code = process.poll()  # before we read: what it has printed by then is all there
+        self._read()
+        is_too_much = len(self._printed) > PEM_CHARS_MAX
+        if code is None and not is_too_much and self._monotonic() < self._deadline:
             return None
         if code is None:
             _kill(process)
         self._process = None
-        size = os.fstat(self._output).st_size
-        printed = os.pread(self._output, PEM_CHARS_MAX + 1, 0) if size else b""
         os.close(self._output)
+        if is_too_much:
+            raise CaRefused(
+                f"sign_command {self._argv[0]} printed more than {PEM_CHARS_MAX} bytes; it is to print the intermediate"
+                " and its root, in PEM, and nothing else"
+            )
         if code is None:
             raise CaRefused(f"sign_command {self._argv[0]} did not end within {COMMAND_TIMEOUT_S:g} s")
         if code != 0:
             raise CaRefused(f"sign_command {self._argv[0]} ended with {code}; its standard error says why")
-        return printed.decode("ascii", "replace")
+        return self._printed.decode("ascii", "replace")
 
     def close(self) -> None:
         """Idempotent."""
@@ -141,6 +158,12 @@ class SignCommand:
             _kill(self._process)
             self._process = None
             os.close(self._output)
+
+    def _read(self) -> None:
+        """What is there, no more than a byte too much."""
+        with contextlib.suppress(BlockingIOError):
+            while octets := os.read(self._output, PEM_CHARS_MAX + 1 - len(self._printed)):
+                self._printed += octets
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

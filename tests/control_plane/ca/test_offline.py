@@ -257,6 +257,48 @@ def test_what_a_command_that_hangs_has_started_ends_with_it(tmp_path: Path) -> N
         os.close(reader)
 
 
+def test_a_command_that_prints_without_end_is_ended(tmp_path: Path) -> None:
+    """At the next tick, with what it has started; no more is read than could be right, whether it goes on or not."""
+    os.mkfifo(tmp_path / "alive")
+    reader = os.open(tmp_path / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        command = SignCommand(["sh", "-c", 'yes 3> "$0" & wait', str(tmp_path / "alive")], lambda: 0.0)
+        command.start("request")
+        with pytest.raises(CaRefused, match="printed more than 65536 bytes; it is to print the intermediate"):
+            wait_until(lambda: command.answer() is not None)
+        wait_until(lambda: has_ended(reader))
+        assert not command.is_running
+        assert len(command._printed) == 65_537
+    finally:
+        os.close(reader)
+    for count, is_right in ((65_536, True), (65_537, False)):
+        command = SignCommand(["head", "-c", str(count), "/dev/zero"], lambda: 0.0)
+        command.start("request")
+        if is_right:
+            assert len(answer_of(command)) == count
+            continue
+        with pytest.raises(CaRefused, match="printed more than"):
+            answer_of(command)
+
+
+def test_a_command_may_open_its_standard_output_by_name() -> None:
+    """As programs do that are told to write to a file."""
+    command = SignCommand(["sh", "-c", "echo one > /dev/stdout; echo two >> /dev/stdout"], time.monotonic)
+    command.start("request")
+    assert answer_of(command) == "one\ntwo\n"
+
+
+def test_a_command_gets_nothing_of_our_environment_but_what_it_needs() -> None:
+    """A secret of ours in there is not for it."""
+    environ = {"PATH": os.environ["PATH"], "HOME": "/root", "LANG": "C.UTF-8", "HAUBERK_KEK": "secret", "X": "y"}
+    command = SignCommand(["env"], time.monotonic, environ)
+    command.start("request")
+    assert set(answer_of(command).split()) == {f"PATH={environ['PATH']}", "HOME=/root", "LANG=C.UTF-8"}
+    command = SignCommand(["env"], time.monotonic, {"PATH": os.environ["PATH"]})
+    command.start("request")
+    assert answer_of(command) == f"PATH={os.environ['PATH']}\n"
+
+
 def has_ended(reader: int) -> bool:
     """Whether nobody holds the other end of the pipe."""
     try:
