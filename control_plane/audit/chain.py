@@ -20,10 +20,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Field = str | int | float | bool | None | list[str]
+
+AT_MAX = 253_402_300_800
+"""Unix seconds: the year 10000."""
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 MENDED = "audit.mended"
 BEGAN = "audit.began"
@@ -133,8 +138,17 @@ def parse(line: bytes) -> Record | None:
     right = type(seq) is int and isinstance(prev, str) and isinstance(event, str) and isinstance(by, str)
     if not right or isinstance(at, bool) or not isinstance(at, (int, float)):
         return None
+    # What we never write, whoever reads a record must not have to reckon with: json knows Infinity, for instance.
+    if not (0 <= at < AT_MAX and _SHA256.fullmatch(prev) and all(map(_is_field, told.values()))):
+        return None
     digest = hashlib.sha256(line).hexdigest()
     return Record(seq=seq, prev=prev, at=at, event=event, by=by, fields=told, sha256=digest)
+
+
+def _is_field(value: object) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(one, str) for one in value)
+    return value is None or isinstance(value, (str, int, float))
 
 
 def walk(octets: bytes, before: Head | None = None) -> Walk:

@@ -85,9 +85,12 @@ def files_of(data_dir: Path) -> Sequence[Path]:
     return [*(one.path for one in files.full_files(data_dir)), data_dir / files.NAME]
 
 
-def verify(paths: Sequence[Path], *, key: PublicKey | None = None, stored: Head | None = None) -> Report:
+def verify(
+    paths: Sequence[Path], *, key: PublicKey | None = None, stored: Head | None = None, must_be_signed: bool = False
+) -> Report:
     """`paths`: oldest first. `key`: whose signatures count; None: whichever key the records name. `stored`: what the
-    chain must hold. Raises OSError."""
+    chain must hold. `must_be_signed`: a chain without one signature by `key` is a problem, because who writes all of
+    it anew leaves them out, or signs with a key of their own. Raises OSError."""
     report = Report()
     signed = _Signatures(key, report)
     head: Head | None = None
@@ -127,6 +130,9 @@ def verify(paths: Sequence[Path], *, key: PublicKey | None = None, stored: Head 
             report.notes.append(f"the last line of {path.name} is not whole: it is being written, or a crash cut it")
     if stored is not None and seen is None:
         report.problem = Problem(path=paths[-1], line=0, why=_without_head(report.last, stored))
+    elif must_be_signed and key is not None and report.checkpoint is None:
+        why = f"nothing in it is signed by the key {key_id(key)}: it was written anew, or is another mesh's"
+        report.problem = Problem(path=paths[-1], line=0, why=why)
     return report
 
 

@@ -93,7 +93,8 @@ def verify(*, files: tuple[Path, ...], key_file: Path | None, show_key: bool, ou
             if key is None:
                 raise CliError(f"{key_file}: is no public key; write what `hauberk audit verify --show-key` prints")
         paths = files or tuple(checking.files_of(data_dir))
-        report = checking.verify(paths, key=key, stored=facts.head if facts is not None else None)
+        stored = facts.head if facts is not None else None
+        report = checking.verify(paths, key=key, stored=stored, must_be_signed=key_file is not None)
     except ControlPlaneError as error:
         raise CliError(str(error)) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -212,7 +213,8 @@ def _lines(paths: Sequence[Path], form: str, since: float | None, until: float |
         octets = path.read_bytes()
         found = walk(octets)
         lines = {one.sha256: one for one in found.records}
-        for line in octets[: found.end].splitlines(keepends=True):
+        for line in octets[: found.end].split(b"\n"):  # at nothing else: a carriage return may be within a record
+            line += b"\n"
             record = lines.get(_sha256(line))
             if record is None:  # octets that a crash left, and a record says so
                 continue

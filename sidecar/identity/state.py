@@ -114,7 +114,7 @@ class StateDir:
             found = json.loads(text)
             owner = tuple(found[name] for name in ("format", "trust_domain", "namespace", "service"))
             node = _node(key, found, TrustDomain.parse(config.trust_domain))
-        except (ValueError, KeyError, TypeError, CertsError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, CertsError) as error:
             raise StateError(f"{where}: cannot be read ({type(error).__name__}); {_START_ANEW}") from None
         if owner != (_FORMAT, config.trust_domain, config.namespace, config.service):
             _, trust_domain, namespace, service = owner

@@ -56,7 +56,7 @@ def jwt_keys(text: str) -> str:
         raise DecodeError("jwt_keys", f"is longer than {JWT_KEYS_OCTETS_MAX} octets")
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DecodeError("jwt_keys", "is no JSON") from None
     if not (isinstance(document, dict) and isinstance(document.get("keys"), list)):
         raise DecodeError("jwt_keys", "is no JSON Web Key Set")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,3 +98,21 @@ def test_deep_and_odd_json_is_no_record() -> None:
     """The parser's own limits included."""
     for line in (b"[" * 100_000, b'{"seq":1}', b"[1]", b'{"seq":true,"prev":"","at":1,"event":"","by":""}', b"null"):
         assert parse(line + b"\n") is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        (b'"at":1.5', b'"at":Infinity'),
+        (b'"at":1.5', b'"at":NaN'),
+        (b'"at":1.5', b'"at":1' + b"0" * 400),
+        (b'"prev":"00', b'"prev":"\\u00e9'),
+        (b'"by":"ann"', b'"by":"ann","peers":[1]'),
+        (b'"by":"ann"', b'"by":"ann","peers":{}'),
+    ],
+)
+def test_j11_what_is_never_written_is_no_record(changed: tuple[bytes, bytes]) -> None:
+    """Whoever edits the file cannot make what reads it fail in another way than by saying where."""
+    line = chain_of("ann")[0]
+    assert parse(line) is not None
+    assert parse(line.replace(*changed)) is None

@@ -149,3 +149,27 @@ def test_backup_and_restore_say_what_is_needed_and_what_became_of_it(data_dir: P
 def test_a_time_is_read(text: str, at: float) -> None:
     """Without a zone it is UTC."""
     assert Moment().convert(text, None, None) == at
+
+
+def test_j11_a_chain_written_anew_is_found_by_the_key_that_was_kept(data_dir: Path, tmp_path: Path) -> None:
+    """Whether it has no signatures or those of another key, and together with its database."""
+    key, anew, unsigned = tmp_path / "key", tmp_path / "anew", tmp_path / "unsigned"
+    key.write_text(typed("audit", "verify", "--data-dir", data_dir, "--show-key").stdout)
+    anew.mkdir(mode=0o700)
+    with opened(anew) as (_, audit):
+        audit.sign_with(KEK, NOW)
+    unsigned.mkdir(mode=0o700)
+    with opened(unsigned) as (_, audit):
+        audit.append("token.created", at=NOW, by="eve")
+    for what in (("--data-dir", anew), (anew / "audit.jsonl",), ("--data-dir", unsigned), (unsigned / "audit.jsonl",)):
+        result = typed("audit", "verify", *what, "--key-file", key)
+        assert result.exit_code == 1, result.output
+        assert "nothing in it is signed by the key" in result.stderr
+
+
+def test_j11_export_leaves_out_no_record_for_what_stands_in_it(data_dir: Path) -> None:
+    """A carriage return is white space to JSON, and no end of a line to the chain."""
+    path = data_dir / "audit.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]) + lines[-1].replace(b"{", b"{\r", 1))
+    assert typed("audit", "export", "--data-dir", data_dir, "--format", "ocsf").stdout.count("\n") == len(lines)

@@ -217,3 +217,12 @@ def test_a_write_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.
     (path / ".node.json.0badf00d").write_bytes(b"half")
     StateDir(str(path)).close()
     assert {one.name for one in path.iterdir()} == {"node.key", "node.json"}
+
+
+def test_j09_a_file_nested_without_end_is_refused_with_the_way_out(path: Path) -> None:
+    """Not with an error nobody expects."""
+    (path / "node.json").write_text("[" * 100_000)
+    state = StateDir(str(path))
+    with pytest.raises(StateError, match="cannot be read"):
+        state.load(CONFIG)
+    state.close()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos.hauberk.v1 import discovery_pb2 as pb
-from sidecar.rules import decode
+from sidecar.rules import decode, decode_trust
 from sidecar.rules.authz import Authorizer, Facts, Permit
 from sidecar.rules.decode import snapshot_from_proto
 from sidecar.rules.errors import DecodeError
@@ -446,3 +446,9 @@ def test_h02_an_unknown_field_within_a_map_is_found() -> None:
     with pytest.raises(DecodeError, match="field number 127") as caught:
         snapshot_from_proto(changed)
     assert caught.value.field == "peer_authentication.ports[9090]"
+
+
+def test_j09_keys_nested_without_end_refuse_the_snapshot() -> None:
+    """As everything else does that cannot be read: with DecodeError, which keeps the snapshot in force."""
+    with pytest.raises(DecodeError, match="is no JSON"):
+        decode_trust.jwt_keys('{"keys":' + "[" * 60_000)
