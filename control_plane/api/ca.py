@@ -202,6 +202,7 @@ def _step(one: Step) -> pb.CaNextStep:
         authority_id=one.authority_id,
         not_before=one.not_before,
         waits_for=one.waits_for,
+        waits_until=one.waits_until if one.waits_for and math.isfinite(one.waits_until) else 0.0,
     )
 
 

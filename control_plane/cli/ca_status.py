@@ -89,7 +89,7 @@ def show(answer: admin_pb2.CaStatusResponse, *, show_all: bool) -> None:
 
 
 def sentence(step: admin_pb2.CaNextStep, now: float, length: int) -> str:
-    """What will be done, when, and what it waits for."""
+    """What will be done, when, and what it waits for, and how long."""
     from control_plane.cli.output import clock, until
 
     which = f"the {step.level} {step.authority_id[:length]}" if step.authority_id else f"a new {step.level}"
@@ -106,7 +106,9 @@ def sentence(step: admin_pb2.CaNextStep, now: float, length: int) -> str:
     names = ", ".join(step.waits_for[:NAMED_MAX])
     more = f" and {len(step.waits_for) - NAMED_MAX} more" if len(step.waits_for) > NAMED_MAX else ""
     how = HOW_INSTALLED if step.step == "install" else ""
-    return f"next: {what} {when if step.not_before > now else 'as soon as it can be'}; it waits for {names}{more}{how}"
+    no_longer = f", until {clock(step.waits_until)} ({until(step.waits_until, now)})" if step.waits_until else ""
+    when = when if step.not_before > now else "as soon as it can be"
+    return f"next: {what} {when}; it waits for {names}{more}{no_longer}{how}"
 
 
 def id_length(ids: list[str]) -> int:

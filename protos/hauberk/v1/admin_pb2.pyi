@@ -167,18 +167,20 @@ class CaStatusResponse(_message.Message):
     def __init__(self, authorities: _Optional[_Iterable[_Union[Authority, _Mapping]]] = ..., next_steps: _Optional[_Iterable[_Union[CaNextStep, _Mapping]]] = ..., alarms: _Optional[_Iterable[str]] = ..., server_time: _Optional[float] = ...) -> None: ...
 
 class CaNextStep(_message.Message):
-    __slots__ = ("level", "step", "authority_id", "not_before", "waits_for")
+    __slots__ = ("level", "step", "authority_id", "not_before", "waits_for", "waits_until")
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     AUTHORITY_ID_FIELD_NUMBER: _ClassVar[int]
     NOT_BEFORE_FIELD_NUMBER: _ClassVar[int]
     WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
+    WAITS_UNTIL_FIELD_NUMBER: _ClassVar[int]
     level: str
     step: str
     authority_id: str
     not_before: float
     waits_for: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, level: _Optional[str] = ..., step: _Optional[str] = ..., authority_id: _Optional[str] = ..., not_before: _Optional[float] = ..., waits_for: _Optional[_Iterable[str]] = ...) -> None: ...
+    waits_until: float
+    def __init__(self, level: _Optional[str] = ..., step: _Optional[str] = ..., authority_id: _Optional[str] = ..., not_before: _Optional[float] = ..., waits_for: _Optional[_Iterable[str]] = ..., waits_until: _Optional[float] = ...) -> None: ...
 
 class CaStepRequest(_message.Message):
     __slots__ = ("step", "level", "authority_id", "force", "dry_run")

@@ -205,6 +205,21 @@ async def test_a_sidecar_that_is_connected_and_takes_what_it_gets_fails_nowhere(
 
 
 @asyncio_test
+async def test_r05_it_is_said_until_when_a_new_anchor_waits_for_who_does_not_know_it(tmp_path: Path) -> None:
+    """Half of the time that is left when it is due, or made. What waits for nobody, or for ever, has no such time."""
+    async with running(tmp_path) as mesh, mesh.operator() as operator:
+        await mesh.join()
+        made = (await step(operator, "prepare", "root")).authority
+        answer = await status(operator)
+        old, steps = active(answer, "root"), {(one.level, one.step): one for one in answer.next_steps}
+        waiting = steps["root", "activate"]
+        assert len(waiting.waits_for) == 1
+        assert waiting.authority_id == made.authority_id
+        assert waiting.not_before < waiting.waits_until == (waiting.not_before + old.not_after) / 2
+        assert steps["intermediate", "prepare"].waits_until == 0
+
+
+@asyncio_test
 async def test_a_rehearsal_of_nonsense_is_refused(tmp_path: Path) -> None:
     """Levels that nobody waits for, times without end."""
     async with running(tmp_path) as mesh, mesh.operator() as operator:
@@ -220,9 +235,8 @@ async def test_an_offline_root_is_asked_with_a_request(tmp_path: Path) -> None:
         first, again = await step(operator, "prepare", "intermediate"), await step(operator, "prepare", "intermediate")
         assert first.csr_pem.startswith("-----BEGIN CERTIFICATE REQUEST-----")
         assert first.authority == again.authority
-        assert [one.waits_for for one in (await status(operator)).next_steps if one.step == "install"] == [
-            ["the offline root's signature"]
-        ]
+        (waiting,) = [one for one in (await status(operator)).next_steps if one.step == "install"]
+        assert (list(waiting.waits_for), waiting.waits_until) == (["the offline root's signature"], 0)
         code, details = await refusal(
             operator.call("Admin/CaInstall", pb.CaInstallRequest(certificate_pem="nothing"), pb.CaStepResponse)
         )

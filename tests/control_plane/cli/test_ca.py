@@ -37,6 +37,7 @@ def test_status_says_what_is_and_what_comes_next(hauberk: Hauberk, fake: FakeCon
         next_steps=[
             pb.CaNextStep(level="intermediate", step="prepare", not_before=NOW + 60),
             pb.CaNextStep(level="root", step="activate", authority_id=B, not_before=NOW - 5, waits_for=list("abcdefg")),
+            pb.CaNextStep(level="jwt", step="activate", not_before=NOW, waits_for=["a"], waits_until=NOW + 3_600),
             pb.CaNextStep(level="root", step="retire", authority_id=A, not_before=NOW - 1),
             pb.CaNextStep(level="intermediate", step="install", not_before=NOW - 1, waits_for=["a signature"]),
         ],
@@ -54,6 +55,8 @@ def test_status_says_what_is_and_what_comes_next(hauberk: Hauberk, fake: FakeCon
     assert "next: a new intermediate is made at 2027-01-15T08:01:00Z (in 1m)" in lines
     assert "as soon as it can be; it waits for a, b, c, d, e and 2 more" in result.stdout
     assert f"next: the root {A[:8]} is dropped now" in lines
+    assert "it waits for a, until 2027-01-15T09:00:00Z (in 1h)" in result.stdout
+    assert "2 more, until" not in result.stdout
     assert "waits for a signature: `hauberk ca prepare intermediate --csr FILE`, have it signed," in result.stdout
     assert "\x1b" not in result.stderr
     assert "is wrong" in result.stderr
@@ -62,9 +65,11 @@ def test_status_says_what_is_and_what_comes_next(hauberk: Hauberk, fake: FakeCon
 
 def test_status_for_programs_holds_all_of_the_answer(hauberk: Hauberk, fake: FakeControlPlane) -> None:
     """Ids whole, phases as they are, alarms too."""
-    fake.answers["Admin/CaStatus"] = status_of(authority(phase="revoked"), alarms=["x"])
+    waiting = pb.CaNextStep(level="root", step="activate", waits_for=["a"], waits_until=NOW + 3_600)
+    fake.answers["Admin/CaStatus"] = status_of(authority(phase="revoked"), next_steps=[waiting], alarms=["x"])
     data = json.loads(hauberk("ca", "status", "-o", "json").stdout)
     assert (data["authorities"][0]["authority_id"], data["alarms"]) == (A, ["x"])
+    assert (data["next_steps"][0]["waits_for"], data["next_steps"][0]["waits_until"]) == (["a"], NOW + 3_600)
 
 
 def test_ids_are_shown_as_long_as_they_must_be() -> None:
