@@ -21,7 +21,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines on standard
 import grpc
 
 from control_plane.cli.output import note, printable
-from control_plane.cli.verb import CliError
+from control_plane.cli.verb import CliError, RefusedRequest
 
 PACKAGE = "hauberk.v1"
 CALL_TIMEOUT_S = 10.0
@@ -55,7 +55,7 @@ class Client:
     def call(
         self, method: str, request: Message, answer: type[AnswerT], *, timeout_s: float = CALL_TIMEOUT_S
     ) -> AnswerT:
-        """`method` is "Service/Method" of hauberk.v1. Raises CliError."""
+        """`method` is "Service/Method" of hauberk.v1. Raises CliError, RefusedRequest among them."""
         stub = self._channel.unary_unary(
             f"/{PACKAGE}.{method}",
             request_serializer=lambda message: message.SerializeToString(),
@@ -93,6 +93,8 @@ class Client:
             ) from None
         if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
             raise CliError(f"the control plane failed ({details or code.name}); its log says more") from None
+        if code is grpc.StatusCode.INVALID_ARGUMENT and details:
+            raise RefusedRequest(details) from None
         raise CliError(details or f"the control plane refused: {code.name}") from None
 
 

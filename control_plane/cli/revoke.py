@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from control_plane.cli.options import output_option, reaches_control_plane, wait_options
-from control_plane.cli.verb import CliError, Verb
+from control_plane.cli.verb import CliError, RefusedRequest, Verb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from protos.hauberk.v1 import admin_pb2
 
@@ -60,7 +61,7 @@ def revoke(*, kind: str, value: str, reason: str, wait: bool, timeout_s: float, 
 
     wait_s = max(timeout_s, 0.001) if wait else 0.0
     request = admin_pb2.RevokeRequest(kind=kind, value=_value(kind, value), reason=reason, wait_s=wait_s)
-    with Client(socket) as control_plane:
+    with Client(socket) as control_plane, _as_typed():
         answer = control_plane.call(
             "Admin/Revoke", request, admin_pb2.RevokeResponse, timeout_s=CHANGE_TIMEOUT_S + wait_s
         )
@@ -96,7 +97,7 @@ def reinstate(*, kind: str, value: str, output: str, socket: Path) -> None:
     from protos.hauberk.v1 import admin_pb2
 
     request = admin_pb2.ReinstateRequest(kind=kind, value=_value(kind, value))
-    with Client(socket) as control_plane:
+    with Client(socket) as control_plane, _as_typed():
         answer = control_plane.call("Admin/Reinstate", request, admin_pb2.ReinstateResponse)
     if output != "table":
         print_data(plain(answer), output)
@@ -150,9 +151,21 @@ def _value(kind: str, value: str) -> str:
     if kind == "token" and not _TOKEN_ID.fullmatch(value):
         raise click.UsageError(
             "VALUE is no id of a join token: it is the 16 hexadecimal digits that `hauberk token create` told, never"
-            " the token itself"
+            " the token itself",
+            click.get_current_context(),
         )
     return SCHEME + value if kind == "identity" and _AS_IN_POLICIES.fullmatch(value) else value
+
+
+@contextlib.contextmanager
+def _as_typed() -> Iterator[None]:
+    """What the control plane says of a field of the request is said of what was typed. Raises UsageError."""
+    try:
+        yield
+    except RefusedRequest as refusal:
+        field, _, what = refusal.message.partition(": ")
+        said = {"value": what, "reason": f"--reason: {what}"}.get(field, refusal.message)
+        raise click.UsageError(said, click.get_current_context()) from None
 
 
 def _done(kind: str, answer: admin_pb2.RevokeResponse) -> str:

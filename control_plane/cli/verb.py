@@ -11,6 +11,11 @@ class CliError(click.ClickException):
     """Refused or failed: exit code 1. The message is one line that says what to do next."""
 
 
+class RefusedRequest(CliError):
+    """The control plane says that this can never work: what was asked for is wrong, not the moment. The message begins
+    with the name of the request's field."""
+
+
 class _WithExamples(click.Command):
     """A click command with an "Examples" section."""
 

@@ -155,6 +155,23 @@ def test_what_the_control_plane_refuses_is_one_line(typed: str, real: Hauberk) -
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("verb", ["revoke", "reinstate"])
+@pytest.mark.parametrize(
+    ("kind", "value", "told"),
+    [
+        ("identity", "orders", "namespace/service-account"),
+        ("identity", "spiffe://other/ns/a/sa/b", "spiffe://other/ns/a/sa/b is not of this mesh"),
+        ("serial", "xyz", "'xyz' is no serial number; write it in hexadecimal"),
+    ],
+)
+def test_what_cannot_be_revoked_was_typed_wrong(verb: str, kind: str, value: str, told: str, real: Hauberk) -> None:
+    """Exit code 2, and nothing of the names that fields of the API have."""
+    result = real(verb, kind, value)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+    assert "value:" not in result.stderr
+
+
 def test_a_second_control_plane_on_the_same_data_is_refused(data_dir: Path) -> None:
     """Two would tell two truths."""
     assert str(data_dir) in refused("--data-dir", str(data_dir), *FREE_PORTS)

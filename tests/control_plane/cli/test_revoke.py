@@ -84,6 +84,26 @@ def test_what_the_control_plane_refuses_is_said_in_its_words(hauberk: Hauberk, f
 
 
 @pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        ("value: 'xyz' is no serial number; write it in", "'xyz' is no serial number; write it in"),
+        ("reason: at most 300 characters", "--reason: at most 300 characters"),
+        ("wait_s: must be 0 or more", "wait_s: must be 0 or more"),
+        ("nothing: of a field", "nothing: of a field"),
+    ],
+)
+def test_what_was_typed_wrong_is_said_as_it_was_typed(
+    hauberk: Hauberk, fake: FakeControlPlane, refusal: str, said: str
+) -> None:
+    """Not by the name of a field that nobody typed; exit code 2, as of all usage errors."""
+    for verb in ("revoke", "reinstate"):
+        fake.answers[f"Admin/{verb.capitalize()}"] = (grpc.StatusCode.INVALID_ARGUMENT, refusal)
+        result = hauberk(verb, "serial", "xyz")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == f"hauberk: {said} (see `hauberk {verb} --help`)\n"
+
+
+@pytest.mark.parametrize(
     ("kind", "changed", "said"),
     [
         ("serial", True, "serial abcd is reinstated"),

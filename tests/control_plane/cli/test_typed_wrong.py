@@ -19,6 +19,8 @@ USAGE = [
     ("status -o xml", "'xml' is not one of 'table', 'json', 'yaml'"),
     ("token creat", "No such command 'creat'"),
     ("token create", "Missing option '--service'"),
+    ("revoke serials 7a", "'serials' is not one of 'identity', 'serial', 'token'"),
+    ("revoke token 7a", "16 hexadecimal digits"),
     ("token create --service a --ttl 10", "write it with a unit, such as 30s"),
     ("token create --service a --label app", "write key=value"),
     ("token create --service a --label a=1 --label a=2", "--label a is given twice"),
