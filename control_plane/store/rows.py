@@ -162,8 +162,9 @@ def certificate_row(record: IssuedRecord) -> Row:
     )
 
 
+@lru_cache(maxsize=8_192)
 def certificate_from(row: Row) -> IssuedRecord:
-    """Its number first."""
+    """Its number first. The certificates of the whole mesh are listed again and again while a rotation waits."""
     number, serial, spiffe_id, workload_id, not_before, not_after, issued_at, *origin = row
     node_id, issuer_id, root_id, token_id = origin
     return IssuedRecord(

@@ -7,12 +7,13 @@ import gc
 import math
 import random
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 
 import pytest
 
 from certs import verify
 from certs.bundle import TrustBundle
+from certs.der import load_certificate
 from certs.svid import X509Svid
 from control_plane.ca.slots import CaPolicy
 from sidecar.net.backoff import Backoff
@@ -47,6 +48,7 @@ def in_memory(network: Network) -> Iterator[None]:
 
     replaced: dict[str, object] = {
         "certs.verify._check_path": RememberedPaths(verify._check_path),
+        "certs.verify.load_certificate": lru_cache(maxsize=4_096)(load_certificate),
         "sidecar.control.identity_calls.open_channel": network.open_channel,
         "sidecar.control.identity_calls.client_context": contexts,
         "sidecar.control.watcher.client_context": contexts,
