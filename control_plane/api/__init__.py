@@ -6,7 +6,7 @@
 - `discovery`  Watch
 - `config`     Apply, Get, List, Delete
 - `explain`    Explain: `questions` reads what is asked, `answers` writes what is answered
-- `admin`      CreateToken, Status
+- `admin`      CreateToken, ListTokens, Status
 - `server`     the only one that knows gRPC: ports, credentials, messages in and out, errors to statuses
 - `credentials`  the control plane's own certificate, renewed while it serves
 

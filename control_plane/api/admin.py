@@ -1,7 +1,8 @@
-"""CreateToken and Status: who may join, who is there, and is all well."""
+"""CreateToken, ListTokens and Status: who may join, who is there, and is all well."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,13 +12,16 @@ from control_plane.api.authz import Caller
 from control_plane.audit import AuditLog
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.errors import FailedPrecondition
-from control_plane.model import IssuedRecord, Node
+from control_plane.model import IssuedRecord, Node, RevokedKind
 from control_plane.push.hub import Hub
 from control_plane.push.session import Session
 from control_plane.push.snapshot import WorldLoader
 from control_plane.registry import Instance, Registry
 from control_plane.store.base import Store
 from protos.hauberk.v1 import admin_pb2 as pb
+
+TOKENS_MAX = 5_000
+"""In one answer, which gRPC bounds at 4 MiB."""
 
 _NO_ROOT = (
     "no sidecar can join yet: this mesh waits for its offline root; have it sign what `hauberk ca prepare intermediate"
@@ -91,6 +95,35 @@ class AdminApi:
             )
         return pb.CreateTokenResponse(
             token=made.text, token_id=token.token_id, spiffe_id=str(spec.spiffe_id), expires_at=token.expires_at
+        )
+
+    async def list_tokens(self, _caller: Caller, _request: pb.ListTokensRequest) -> pb.ListTokensResponse:
+        """Oldest first; of very many the newest."""
+        held = self._store.tokens()
+        nodes: defaultdict[str, list[str]] = defaultdict(list)
+        for node in self._store.nodes():
+            nodes[node.token_id].append(node.node_id)
+        revoked = {one.value for one in self._store.revocations() if one.kind is RevokedKind.TOKEN}
+        return pb.ListTokensResponse(
+            tokens=[
+                pb.JoinToken(
+                    token_id=one.token_id,
+                    spiffe_id=str(one.spec.spiffe_id),
+                    service=one.spec.service,
+                    namespace=one.spec.namespace,
+                    service_account=one.spec.service_account,
+                    labels=dict(one.spec.labels),
+                    created_at=one.created_at,
+                    created_by=one.created_by,
+                    expires_at=one.expires_at,
+                    used_at=one.consumed_at or 0.0,
+                    node_ids=nodes.get(one.token_id, ()),
+                    revoked=one.token_id in revoked,
+                )
+                for one in held[-TOKENS_MAX:]
+            ],
+            left_off=max(0, len(held) - TOKENS_MAX),
+            server_time=self._now(),
         )
 
     async def status(self, _caller: Caller, _request: pb.StatusRequest) -> pb.StatusResponse:

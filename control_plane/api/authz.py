@@ -61,6 +61,7 @@ TABLE: Mapping[str, frozenset[Role]] = {
     "/hauberk.v1.Config/Rollback": _OPERATOR,
     "/hauberk.v1.Config/Inventory": _OPERATOR,
     "/hauberk.v1.Admin/CreateToken": _OPERATOR,
+    "/hauberk.v1.Admin/ListTokens": _OPERATOR,
     "/hauberk.v1.Admin/Status": _OPERATOR,
     "/hauberk.v1.Admin/CaStatus": _OPERATOR,
     "/hauberk.v1.Admin/CaStep": _OPERATOR,

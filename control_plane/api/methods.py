@@ -86,6 +86,7 @@ def methods(
         "hauberk.v1.Config/Rollback": history.rollback,
         "hauberk.v1.Config/Inventory": history.inventory,
         "hauberk.v1.Admin/CreateToken": admin.create_token,
+        "hauberk.v1.Admin/ListTokens": admin.list_tokens,
         "hauberk.v1.Admin/Status": admin.status,
         "hauberk.v1.Admin/CaStatus": ca.status,
         "hauberk.v1.Admin/CaStep": ca.step,

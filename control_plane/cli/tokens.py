@@ -1,4 +1,4 @@
-"""`hauberk token create`: a string with which one sidecar may join the mesh, once."""
+"""`hauberk token create`: a string with which one sidecar may join the mesh, once. `hauberk token list`: those made."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 @click.group(
     "token",
     cls=Verbs,
-    examples=("hauberk token create --service orders --namespace shop --out orders.token",),
+    examples=("hauberk token create --service orders --namespace shop --out orders.token", "hauberk token list"),
 )
 def token() -> None:
-    """Make the tokens with which sidecars join."""
+    """Make the tokens with which sidecars join, and list them."""
 
 
 @token.command(
@@ -119,3 +119,63 @@ def show(
         print_pairs([(name.replace("_", " "), str(value)) for name, value in data.items()])
     else:
         print_data(data, output)
+
+
+@token.command(
+    "list",
+    cls=Verb,
+    short_help="List join tokens and who came in with them.",
+    examples=("hauberk token list", "hauberk token list -o json | jq -r '.tokens[].token_id'"),
+)
+@output_option()
+@reaches_control_plane
+def list_tokens(*, output: str, socket: Path) -> None:
+    """List the join tokens, oldest first: for whom, until when, who made them, and whether they were used.
+
+    By its ID a token is revoked, and with it all that came of it: hauberk revoke token ID. The token itself is not
+    stored and was shown only when it was made. A token is forgotten some time after it has expired.
+    """
+    from control_plane.cli.client import Client
+    from control_plane.cli.output import note, plain, print_data
+    from protos.hauberk.v1 import admin_pb2
+
+    with Client(socket) as control_plane:
+        answer = control_plane.call("Admin/ListTokens", admin_pb2.ListTokensRequest(), admin_pb2.ListTokensResponse)
+    if output == "table":
+        show_list(answer)
+    else:
+        print_data(plain(answer), output)
+    if answer.left_off:
+        note(f"{answer.left_off} older ones are not shown")
+
+
+def show_list(answer: admin_pb2.ListTokensResponse) -> None:
+    """One line each."""
+    from control_plane.cli.output import clock, note, print_table
+
+    if not answer.tokens:
+        note("there is no join token; `hauberk token create --service NAME` makes one")
+        return
+    rows = [
+        [
+            one.token_id,
+            f"{one.namespace}/{one.service}",
+            _state(one, answer.server_time),
+            clock(one.created_at),
+            one.created_by or "-",
+            ", ".join(one.node_ids) or "-",
+        ]
+        for one in answer.tokens
+    ]
+    print_table(["ID", "SERVICE", "STATE", "CREATED", "BY", "NODE"], rows)
+
+
+def _state(one: admin_pb2.JoinToken, now: float) -> str:
+    from control_plane.cli.output import clock, until
+
+    used = f"used {clock(one.used_at)}" if one.used_at else ""
+    if one.revoked:
+        return f"revoked, {used}" if used else "revoked"
+    if used or one.expires_at <= now:
+        return used or f"expired {clock(one.expires_at)}"
+    return f"good until {clock(one.expires_at)} ({until(one.expires_at, now)})"

@@ -39,6 +39,55 @@ class CreateTokenResponse(_message.Message):
     expires_at: float
     def __init__(self, token: _Optional[str] = ..., token_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., expires_at: _Optional[float] = ...) -> None: ...
 
+class ListTokensRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListTokensResponse(_message.Message):
+    __slots__ = ("tokens", "left_off", "server_time")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OFF_FIELD_NUMBER: _ClassVar[int]
+    SERVER_TIME_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[JoinToken]
+    left_off: int
+    server_time: float
+    def __init__(self, tokens: _Optional[_Iterable[_Union[JoinToken, _Mapping]]] = ..., left_off: _Optional[int] = ..., server_time: _Optional[float] = ...) -> None: ...
+
+class JoinToken(_message.Message):
+    __slots__ = ("token_id", "spiffe_id", "service", "namespace", "service_account", "labels", "created_at", "created_by", "expires_at", "used_at", "node_ids", "revoked")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    CREATED_BY_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    USED_AT_FIELD_NUMBER: _ClassVar[int]
+    NODE_IDS_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
+    token_id: str
+    spiffe_id: str
+    service: str
+    namespace: str
+    service_account: str
+    labels: _containers.ScalarMap[str, str]
+    created_at: float
+    created_by: str
+    expires_at: float
+    used_at: float
+    node_ids: _containers.RepeatedScalarFieldContainer[str]
+    revoked: bool
+    def __init__(self, token_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., service: _Optional[str] = ..., namespace: _Optional[str] = ..., service_account: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., created_at: _Optional[float] = ..., created_by: _Optional[str] = ..., expires_at: _Optional[float] = ..., used_at: _Optional[float] = ..., node_ids: _Optional[_Iterable[str]] = ..., revoked: _Optional[bool] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

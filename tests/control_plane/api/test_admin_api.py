@@ -1,4 +1,4 @@
-"""CreateToken and Status over the operator's socket."""
+"""CreateToken, ListTokens and Status over the operator's socket."""
 
 from __future__ import annotations
 
@@ -39,6 +39,58 @@ async def test_g09_a_name_that_is_none_makes_no_token(tmp_path: Path) -> None:
             assert details.startswith("service: ")
         assert (await refusal(operator.token(ttl_s=90_000)))[0] == "INVALID_ARGUMENT"
         assert (await refusal(operator.token(labels={"a b": "c"})))[0] == "INVALID_ARGUMENT"
+
+
+def test_g13_tokens_are_listed_with_whom_they_brought_and_without_their_secret(tmp_path: Path) -> None:
+    """Used, unused and revoked ones, oldest first; the node is under the token it joined with last."""
+    with opened(tmp_path) as desk:
+        key, texts = new_private_key(), []
+        for service in ("orders", "orders", "billing"):
+            texts.append(desk.token(service))
+            desk.clock.at += 1
+        ids = [text.split(".")[1] for text in texts]
+        desk.join(texts[0], node=key)
+        before = listed(desk)
+        desk.join(texts[1], node=key)
+        desk.revoke("token", ids[2])
+        after = listed(desk)
+        held = [desk.state.store.token(one) for one in ids]
+    assert [one.token_id for one in after.tokens] == ids
+    assert [(bool(one.used_at), list(one.node_ids)) for one in before.tokens] == [
+        (True, [node_id_of(key)]), (False, []), (False, []),
+    ]  # fmt: skip
+    assert [(bool(one.used_at), list(one.node_ids), one.revoked) for one in after.tokens] == [
+        (True, [], False), (True, [node_id_of(key)], False), (False, [], True),
+    ]  # fmt: skip
+    last = after.tokens[2]
+    assert (last.service, last.namespace, last.spiffe_id) == (
+        "billing",
+        "shop",
+        "spiffe://mesh.local/ns/shop/sa/billing",
+    )
+    assert (last.created_by, dict(last.labels)) == ("local operator", {"app": "billing"})
+    assert last.created_at < after.server_time < last.expires_at
+    said = after.SerializeToString()
+    for text, one in zip(texts, held, strict=True):
+        assert one is not None
+        assert one.secret_sha256 not in said
+        assert text.split(".")[2].encode() not in said
+
+
+def test_of_very_many_tokens_the_newest_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer has a size; how many are left off is said."""
+    monkeypatch.setattr("control_plane.api.admin.TOKENS_MAX", 2)
+    with opened(tmp_path) as desk:
+        ids = []
+        for _ in range(3):
+            ids.append(desk.token().split(".")[1])
+            desk.clock.at += 1
+        found = listed(desk)
+    assert ([one.token_id for one in found.tokens], found.left_off) == (ids[1:], 1)
+
+
+def listed(desk: Desk) -> admin_pb2.ListTokensResponse:
+    return answer(desk.apis.admin.list_tokens(LOCAL_OPERATOR, admin_pb2.ListTokensRequest()))
 
 
 @asyncio_test

@@ -25,7 +25,7 @@ def caller(role: Role) -> Caller:
 def test_the_table_is_complete() -> None:
     """Nothing is served that it does not list, and it lists nothing that is not served."""
     check_complete(declared())
-    assert len(TABLE) == 29
+    assert len(TABLE) == 30
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ ALLOWED = {
     (Role.WORKLOAD, "/hauberk.v1.Discovery/Watch"),
     *((Role.OPERATOR, f"/hauberk.v1.Config/{name}") for name in ("Apply", "Get", "List", "Delete", "Explain")),
     *((Role.OPERATOR, f"/hauberk.v1.Config/{name}") for name in ("History", "Rollback", "Inventory")),
-    *((Role.OPERATOR, f"/hauberk.v1.Admin/{name}") for name in ("CreateToken", "Status")),
+    *((Role.OPERATOR, f"/hauberk.v1.Admin/{name}") for name in ("CreateToken", "ListTokens", "Status")),
     *((Role.OPERATOR, f"/hauberk.v1.Admin/{name}") for name in ("CaStatus", "CaStep", "CaInstall", "CaRehearse")),
     *((Role.OPERATOR, f"/hauberk.v1.Admin/{name}") for name in ("Revoke", "Reinstate", "ListRevocations")),
     *(

@@ -29,6 +29,7 @@ REQUESTS: dict[str, type[Message]] = {
     "Config/Rollback": config_pb2.RollbackRequest,
     "Config/Inventory": config_pb2.InventoryRequest,
     "Admin/CreateToken": admin_pb2.CreateTokenRequest,
+    "Admin/ListTokens": admin_pb2.ListTokensRequest,
     "Admin/Status": admin_pb2.StatusRequest,
     "Admin/CaStatus": admin_pb2.CaStatusRequest,
     "Admin/CaStep": admin_pb2.CaStepRequest,
