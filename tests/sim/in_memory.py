@@ -17,6 +17,7 @@ from certs.der import load_certificate
 from certs.svid import X509Svid
 from control_plane.ca.slots import CaPolicy
 from sidecar.net.backoff import Backoff
+from tests.sim.clock import JumpClock
 from tests.sim.faults import DAY_S
 from tests.sim.invariants import RememberedPaths
 from tests.sim.network import Contexts, Network
@@ -40,13 +41,14 @@ def collected_seldom() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_memory(network: Network) -> Iterator[None]:
+def in_memory(network: Network, clock: JumpClock) -> Iterator[None]:
     """While the block runs, sidecars talk through `network`, and wait in longer slices."""
 
     def contexts(svid: X509Svid | None, bundle: TrustBundle) -> Contexts:
         return Contexts(svid=svid, bundle=bundle)
 
     replaced: dict[str, object] = {
+        "trio.sleep": clock.pause,
         "certs.verify._check_path": RememberedPaths(verify._check_path),
         "certs.verify.load_certificate": lru_cache(maxsize=4_096)(load_certificate),
         "sidecar.control.identity_calls.open_channel": network.open_channel,

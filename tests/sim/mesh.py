@@ -336,15 +336,17 @@ def run(
 ) -> Report:
     """One simulation. Raises Broken."""
 
+    clock = JumpClock()
+
     async def main() -> Report:
         scheduler.seed(seed)
         world = World(directory, seed, nodes, rates or Rates(), days)
         prepare(world)
-        with in_memory(world.network):
+        with in_memory(world.network, clock):
             return await world.run()
 
     with pytest.MonkeyPatch.context() as patch, collected_seldom():
         # trio runs what is ready in an order of its own dice; with a seed the same run is the same again.
         patch.setattr("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True)
         scheduler: random.Random = trio._core._run._r
-        return trio.run(main, clock=JumpClock())
+        return trio.run(main, clock=clock)
