@@ -52,8 +52,8 @@ log = logging.getLogger(__name__)
 
 WATCH_PATH = "/hauberk.v1.Discovery/Watch"
 HEARTBEAT_S = 10.0
-RECONNECT_MAX_S = 5.0
-"""With the connect timeout: back within 10 s of the control plane's return."""
+RECONNECT_MAX_S = 5.0  # with the connect timeout: back within 10 s of the control plane's return
+RECONNECT_JITTER = 0.3  # a fleet loses its control plane in one moment: more than others have who wait
 WITHDRAW_TIMEOUT_S = 2.0
 SETTLE_S = 2.0
 """A control plane that reads our hello but has nothing to answer counts as up after this long."""
@@ -91,7 +91,7 @@ class ControlLink:
         self._calls = IdentityCalls(config, identity, source, clock, limits)
         self._on_applied = on_applied
         self._rng = rng
-        self._backoff = Backoff(rng, max_s=RECONNECT_MAX_S)
+        self._backoff = Backoff(rng, max_s=RECONNECT_MAX_S, jitter=RECONNECT_JITTER)
         self._sessions: list[_Session] = []
         self._active: _Session | None = None
         self._changed = ParkingLot()
