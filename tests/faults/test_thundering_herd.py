@@ -78,8 +78,8 @@ class Return:
 @pytest.mark.slow
 @trio_test(timeout_s=110)
 async def test_r29_a_herd_comes_back_spread_and_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """All are back within 60 s of its start, no tenth of a second is when a fifth of them call, the control plane has a fifth
-    of a core to spare, and each member has what was changed in the first moments after the restart."""
+    """All are back within 60 s of its start, no tenth of a second is when a fifth of them call, the control plane has
+    a fifth of a core to spare, and each member has what was changed in the first moments after the restart."""
     with Mesh(tmp_path, limits={"join_rate_per_s": 1_000, "join_burst": 1_000}) as mesh:
         control_plane = await trio.to_thread.run_sync(mesh.start_control_plane)
         members = await trio.to_thread.run_sync(plan, mesh)
@@ -92,7 +92,7 @@ async def test_r29_a_herd_comes_back_spread_and_whole(tmp_path: Path, caplog: py
             again = Return()
             nursery.start_soon(again.start, mesh)
             began = time.monotonic()
-            back = await fleet.back()
+            await fleet.back()
             cpu = again.cpu_share()
             assert time.monotonic() - began <= BACK_S
             calls = first_calls(caplog.records, again.listening_unix)
