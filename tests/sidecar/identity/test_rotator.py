@@ -23,7 +23,7 @@ from sidecar.control.errors import RpcError
 from sidecar.errors import GRPC_PERMISSION_DENIED, GRPC_UNAVAILABLE
 from sidecar.identity.errors import ControlPlaneUnreachable, JoinRefused
 from sidecar.identity.issued import accept_issued
-from sidecar.identity.rotator import HURRY_SPREAD_S, RENEWAL_TIMEOUT_S, Plan, Prove, Rejoin, Rotator, renew_at
+from sidecar.identity.rotator import HURRY_SPREAD_S, JUMP_S, RENEWAL_TIMEOUT_S, Plan, Prove, Rejoin, Rotator, renew_at
 from sidecar.identity.source import IdentitySource
 from sidecar.net.errors import PeerRefused, RefusedByPeer
 from tests.certs.forge import NOW
@@ -593,5 +593,96 @@ def test_r24_a_fleet_whose_clocks_are_set_in_one_moment_does_not_come_in_one_mom
             await trio.sleep(60)
             assert all(one.svid is not None and one.svid.not_after > clock() for one in sources)
             nursery.cancel_scope.cancel()
+
+    play()
+
+
+@given(
+    delay_s=st.floats(0, 1e6),
+    rate=st.floats(0.9, 1.1),
+    parts=st.lists(st.floats(0, 1.2), max_size=20),
+    start=st.floats(0, 1e6),
+)
+def test_r24_under_a_clock_that_is_slewed_a_wait_shrinks_and_ends_once_by_the_faster_one(
+    delay_s: float, rate: float, parts: list[float], start: float
+) -> None:
+    """R24: a wall clock that runs up to a tenth too fast or too slow moves a renewal by that tenth at most: never more
+    is left than before, never less than nothing, and what is due stays so."""
+    plan = Plan.after(delay_s, now=NOW, monotonic=start)
+    before = delay_s + 1e-3
+    for gone_s in sorted(part * delay_s for part in parts):
+        left = plan.remaining_s(now=NOW + gone_s * rate, monotonic=start + gone_s)
+        assert 0 <= left <= before
+        assert left == pytest.approx(max(0.0, delay_s - gone_s * max(1.0, rate)), abs=1e-3)
+        before = left + 1e-3
+        if gone_s * abs(rate - 1) < JUMP_S - 1e-3:
+            assert not plan.jumped(now=NOW + gone_s * rate, monotonic=start + gone_s)
+
+
+class SlewedClock(WallClock):
+    """Can be made to run at another rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rate, self._since = 1.0, trio.current_time()
+
+    def __call__(self) -> float:
+        return super().__call__() + (self._rate - 1) * (trio.current_time() - self._since)
+
+    def run_at(self, rate: float) -> None:
+        """From now on; nothing jumps."""
+        self.offset_s = self() - super().__call__() + self.offset_s
+        self._rate, self._since = rate, trio.current_time()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_everybodys", [True, False])
+@pytest.mark.parametrize("rate", [1.05, 0.95])
+def test_r24_a_fleet_whose_clocks_are_slewed_renews_on_time_and_spread(
+    rate: float, is_everybodys: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R24: 60 sidecars whose clocks run 5 % too fast or too slow, for 1,100 s (so long the skew stays below the 60 s
+    that are tolerated), and then as much the other way. With and without the control plane's clock: nothing fails,
+    nobody renews early or twice, no ten seconds bring more of them than by chance."""
+    monkeypatch.setattr("sidecar.identity.rotator.SLICE_S", 10.0)  # nothing jumps here, so looking seldom is enough
+
+    @trio_test(autojump=True)
+    async def play() -> None:
+        true, slewed = WallClock(), SlewedClock()
+        mesh = Mesh(clock=slewed if is_everybodys else true)
+        asked: list[list[float]] = []
+        rotators: list[Rotator] = []
+
+        def add(nursery: trio.Nursery, seed: int) -> None:
+            times: list[float] = []
+
+            async def renew(csr_der: bytes) -> identity_pb2.SvidResponse:
+                times.append(trio.current_time())
+                return mesh.answer(csr_der, lifetime_s=1_800)
+
+            source = IdentitySource()
+            source.set(svid=mesh.svid(WEB, lifetime_s=1_800), bundle=mesh.bundle)
+            rotators.append(Rotator(source=source, renew=renew, clock=slewed, rng=random.Random(seed)))
+            asked.append(times)
+            nursery.start_soon(rotators[-1].run)
+
+        async with trio.open_nursery() as nursery:
+            began = trio.current_time()
+            for seed in range(60):
+                add(nursery, seed)
+            for pace in (rate, 2 - rate, 1.0):
+                slewed.run_at(pace)
+                await trio.sleep(1_100)
+            assert slewed() == pytest.approx(true(), abs=0.01)
+            nursery.cancel_scope.cancel()
+        assert all(one.failures_total == 0 for one in rotators)
+        for times in asked:
+            gaps = [after - before for before, after in zip([began, *times], times, strict=False)]
+            assert len(times) in (3, 4)
+            assert min(gaps) > 0.45 * (1_800 - 60) / 1.05
+            assert max(gaps) < 0.55 * (1_800 + 60) + HURRY_SPREAD_S + 2
+        every = sorted(one for times in asked for one in times)
+        busiest = max(sum(first <= one < first + 10 for one in every) for first in every)
+        assert busiest <= 10
 
     play()
