@@ -17,6 +17,7 @@ from certs.succession import Succession, follow
 from certs.svid import new_private_key
 from control_plane.config import Limits
 from control_plane.errors import InvalidRequest, PermissionDenied, ResourceExhausted, Unavailable
+from protos.hauberk.v1 import config_pb2
 from protos.hauberk.v1 import identity_pb2 as pb
 from tests.control_plane.desk import STRANGER, Desk, answer, opened, signed_rejoin
 from tests.control_plane.support import (
@@ -199,3 +200,19 @@ async def test_g27_a_policy_reaches_the_workloads_of_its_own_namespace_only(tmp_
         async with mesh.as_member(svid) as rpc:
             snapshot = await (await watching(rpc)).taken()
     assert [(one.namespace, one.name) for one in snapshot.policies] == [("shop", "orders")]
+
+
+@asyncio_test
+async def test_g27_a_policy_that_names_a_service_of_another_namespace_is_refused(tmp_path: Path) -> None:
+    """At admission, with the place; nothing is stored."""
+    text = policy_yaml("orders", namespace="tenant", action="DENY").replace(
+        "  selector:\n    matchLabels:\n      app: orders\n",
+        "  targetRefs:\n  - {kind: Service, group: '', name: orders, namespace: shop}\n",
+    )
+    async with running(tmp_path) as mesh, mesh.operator() as operator:
+        status, told = await refusal(operator.apply(text))
+        listed = await operator.call("Config/List", config_pb2.ListRequest(), config_pb2.ListResponse)
+    assert status == "INVALID_ARGUMENT"
+    assert "targetRefs" in told
+    assert "namespace" in told
+    assert not listed.resources

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_der_x509_certificate
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.bundle import pin
 from certs.csr import make_csr
@@ -20,6 +25,7 @@ from certs.verify import verify_chain
 from control_plane.config import Limits
 from control_plane.store.sqlite import SqliteStore
 from protos.hauberk.v1 import identity_pb2
+from tests.certs.forge import uri, usage
 from tests.control_plane.desk import signed_join, signed_rejoin
 from tests.control_plane.support import (
     TD,
@@ -223,6 +229,51 @@ async def test_g01_a_request_that_names_somebody_else_is_refused(tmp_path: Path)
     for status, details in (refused, refused_again, refused_third):
         assert status == "PERMISSION_DENIED"
         assert "names somebody else" in details
+
+
+def greedy_csr(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """It asks for everything, save for names that alone would have it refused (G01, G03)."""
+    extra: list[x509.ExtensionType] = [
+        x509.BasicConstraints(ca=True, path_length=None),
+        usage("key_cert_sign", "crl_sign"),
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]),
+        x509.NameConstraints([uri("mesh.local")], None),
+        x509.IssuerAlternativeName([x509.DNSName("root.example")]),
+        x509.SubjectKeyIdentifier(b"hers" * 5),
+        x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00"),
+    ]
+    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:masters")])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    for one in (x509.SubjectAlternativeName([uri("spiffe://mesh.local/ns/shop/sa/orders")]), *extra):
+        builder = builder.add_extension(one, critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+@asyncio_test
+async def test_g02_of_a_greedy_request_nothing_but_the_key_is_in_the_certificate(tmp_path: Path) -> None:
+    """Join and Renew issue what they would have for a request that asks for nothing."""
+    keys = [new_private_key() for _ in range(3)]
+    async with running(tmp_path) as mesh, mesh.operator() as operator, mesh.anonymous() as stranger:
+        modest = await joins(stranger, join_request(await operator.token(), make_csr(keys[0], None)))
+        greedy = await joins(stranger, join_request(await operator.token(), greedy_csr(keys[1])))
+        async with mesh.as_member(svid_of(greedy, keys[1])) as member:
+            renewed = await renews(member, greedy_csr(keys[2]))
+    expected, *found = (load_der_x509_certificate(one.certificate_chain_der[0]) for one in (modest, greedy, renewed))
+    for certificate, key in zip(found, keys[1:], strict=True):
+        assert certificate.public_key() == key.public_key()
+        assert certificate.subject == expected.subject
+        assert ours(certificate) == ours(expected)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert list(names) == [uri("spiffe://mesh.local/ns/shop/sa/orders")]
+        assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+
+
+def ours(certificate: x509.Certificate) -> list[x509.Extension[x509.ExtensionType]]:
+    """Its extensions, save for that which names its key: that one must be of its key."""
+    named = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
+    for one in certificate.extensions:
+        assert not isinstance(one.value, x509.SubjectKeyIdentifier) or one.value == named
+    return [one for one in certificate.extensions if not isinstance(one.value, x509.SubjectKeyIdentifier)]
 
 
 @asyncio_test

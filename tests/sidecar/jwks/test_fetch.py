@@ -6,6 +6,7 @@ import ipaddress
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -65,6 +66,61 @@ async def test_e23_g28_the_address_is_judged_and_not_the_name(authority: Authori
         assert (await get(authority, server.url("/keys", "http"))).body == b"{}"
         with pytest.raises(FetchFailed, match="must be https"):
             await get(authority, server.url("/keys", "http", "localhost.example"))
+
+
+class Resolver(trio.abc.HostnameResolver):
+    """Every name is at these addresses."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = addresses
+
+    async def getaddrinfo(self, host: Any, port: Any, *_: int) -> list[Any]:
+        return [
+            (socket.AF_INET6 if ":" in one else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (one, port))
+            for one in self._addresses
+        ]
+
+    async def getnameinfo(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+class Sockets(trio.abc.SocketFactory):
+    """None may be made."""
+
+    def socket(self, *_: Any) -> Any:
+        raise AssertionError("a connection was tried")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.255", "192.168.0.1", "127.0.0.1",
+     "100.100.100.200", "fd00:ec2::254", "fe80::1", "::ffff:169.254.169.254"],
+)  # fmt: skip
+@trio_test
+async def test_g28_e23_metadata_services_and_private_networks_are_not_dialled(
+    authority: Authority, address: str
+) -> None:
+    """Neither written out nor behind a name; that loopback is allowed opens nothing else."""
+    context = tls_context(str(authority.ca_file))
+    trio.socket.set_custom_socket_factory(Sockets())
+    literal = f"[{address}]" if ":" in address else address
+    with pytest.raises(FetchFailed, match="outside the public Internet"):
+        await fetch(f"https://{literal}/keys", context, [], 5)
+    trio.socket.set_custom_hostname_resolver(Resolver(address, "192.168.7.7"))
+    allowed = [] if address == "127.0.0.1" else LOOPBACK
+    with pytest.raises(FetchFailed, match="outside the public Internet"):
+        await fetch("https://issuer.example/keys", context, allowed, 5)
+
+
+@trio_test
+async def test_g28_an_internal_issuer_is_asked_where_it_was_allowed_and_nowhere_else(tmp_path: Path) -> None:
+    """Of the addresses a name has, only those in `jwks.allow_networks` are tried."""
+    authority = Authority(tmp_path, "issuer.internal")
+    async with serving_keys(authority) as server:
+        server.answers["/keys"] = ok("{}")
+        trio.socket.set_custom_hostname_resolver(Resolver("169.254.169.254", "10.0.0.1", "127.0.0.1"))
+        assert (await get(authority, server.url("/keys", host="issuer.internal"), timeout_s=2)).body == b"{}"
+        assert server.asked == ["/keys"]
 
 
 @trio_test
