@@ -58,7 +58,7 @@ def check_file(path: Path) -> None:
 
 def configure(connection: sqlite3.Connection, path: Path) -> None:
     """Durable, strict, and whole, or not at all. Raises StoreDamaged or sqlite3.DatabaseError."""
-    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS:d}")
+    wait_for_others(connection, patiently=True)
     faults = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
     if faults != ["ok"]:
         raise damaged(path, "; ".join(faults))
@@ -69,6 +69,11 @@ def configure(connection: sqlite3.Connection, path: Path) -> None:
     orphans = connection.execute("PRAGMA foreign_key_check").fetchall()
     if orphans:
         raise damaged(path, f"{len(orphans)} rows refer to rows that are not there")
+
+
+def wait_for_others(connection: sqlite3.Connection, *, patiently: bool) -> None:
+    """How long a write waits while somebody else holds the file: some seconds, or not at all."""
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS if patiently else 0:d}")
 
 
 def damaged(path: Path, why: str) -> StoreDamaged:

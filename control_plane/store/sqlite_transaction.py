@@ -1,6 +1,9 @@
 """Transactions of the embedded store: one at a time, nested ones join the outermost, and a journal goes before each.
 
 A batch is one transaction of SQLite, in which those of its callers are savepoints.
+
+Who waits for the file holds the event loop. So only one writer waits while somebody else has it: when that was in vain,
+those after it are refused at once, until one gets through (security.md R25).
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from control_plane.errors import Unavailable
+from control_plane.store import sqlite_file
 from control_plane.store.base import Journal
 from control_plane.store.sqlite_trust import TrustSeal
 
@@ -25,6 +29,7 @@ class Transactions:
         self._path = path
         self._is = _identity(path)
         self._depth = 0
+        self._is_patient = True
         self.is_batch = False
         self._broken: sqlite3.OperationalError | None = None
         self.journal: Journal | None = None
@@ -71,7 +76,7 @@ class Transactions:
             )
         before, unchanged = self._connection.total_changes, False
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._take()
             self._depth = 1
             yield
             # A batch of calls that were all refused, for instance, owes the disk nothing.
@@ -92,6 +97,21 @@ class Transactions:
             self._trust.ended(committed=committed)
             if self.journal is not None:
                 self.journal.settled(committed=committed)
+
+    def _take(self) -> None:
+        """Nobody else may write from here on. Raises sqlite3.OperationalError."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                self._wait_for_others(patiently=False)
+            raise
+        self._wait_for_others(patiently=True)
+
+    def _wait_for_others(self, *, patiently: bool) -> None:
+        if self._is_patient != patiently:
+            sqlite_file.wait_for_others(self._connection, patiently=patiently)
+            self._is_patient = patiently
 
     @contextlib.contextmanager
     def _savepoint(self) -> Iterator[None]:

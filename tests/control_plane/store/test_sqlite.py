@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -225,3 +226,25 @@ def test_certificates_of_before_they_knew_their_token_have_their_nodes(tmp_path:
     found = [store.certificate(serial) for serial in (0x1F, 0x2F)]
     store.close()
     assert [one.token_id for one in found if one is not None] == ["b" * 16, ""]
+
+
+def test_r25_who_holds_the_file_keeps_only_one_writer_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next are refused at once, until one gets through: waiting holds the event loop."""
+    monkeypatch.setattr(sqlite_file, "_BUSY_TIMEOUT_MS", 50)
+    store = SqliteStore.open(tmp_path / "hauberk.db")
+
+    def waits_ms() -> int:
+        return int(store._connection.execute("PRAGMA busy_timeout").fetchone()[0])
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "hauberk.db", isolation_level=None)) as beside:
+        beside.execute("BEGIN IMMEDIATE")
+        before = store.revision
+        assert waits_ms() == 50
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="nothing was changed"):
+                store.next_revision()
+            assert waits_ms() == 0
+        beside.execute("ROLLBACK")
+    assert store.next_revision() == before + 1
+    assert waits_ms() == 50
+    store.close()
