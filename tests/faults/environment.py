@@ -47,6 +47,20 @@ class Machine:
         _replace(self._names, json.dumps({"dns": dns}))
 
 
+class Disk:
+    """What the disk of processes started with `environ` does (`preload/faulty_disk.py`)."""
+
+    def __init__(self, directory: Path, name: str = "disk") -> None:
+        self._file = directory / f"{name}.json"
+        self.set()
+        path = os.pathsep.join(filter(None, [str(PRELOAD), os.environ.get("PYTHONPATH", "")]))
+        self.environ = {"FAULTS_DISK": str(self._file), "PYTHONPATH": path}
+
+    def set(self, *, fsync_s: float = 0, read_only: bool = False) -> None:
+        """`read_only` soon holds for the processes that run now, until they end."""
+        _replace(self._file, json.dumps({"fsync_s": fsync_s, "read_only": read_only}))
+
+
 def _replace(file: Path, text: str) -> None:
     new = file.with_name(f"{file.name}.new")
     new.write_text(text)

@@ -1,7 +1,7 @@
 """Runs in a process under test before anything else: its resolver does what a file says.
 
 The file is named by FAULTS_FILE and holds JSON: {"dns": "fails" or "works"}. It is read for each name. Names ending in
-.test are this machine while the resolver works.
+.test are this machine while the resolver works. Its disk: see `faulty_disk`.
 """
 
 from __future__ import annotations
@@ -25,3 +25,7 @@ def _getaddrinfo(host: str, port: int, *args: object, **kwargs: object) -> objec
 
 if _path:
     socket.getaddrinfo = _getaddrinfo  # type: ignore[assignment]  # the same for all who ask here
+if os.environ.get("FAULTS_DISK"):
+    import faulty_disk  # type: ignore[import-not-found]  # beside this file, which is on the path there
+
+    faulty_disk.install(os.environ["FAULTS_DISK"])
