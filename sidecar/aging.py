@@ -6,6 +6,7 @@ from sidecar.config import Timeouts
 from sidecar.http.session import ErrorCode
 from sidecar.net.connection import Connection, Driver
 
+SWEEP_S = 0.25
 CONNECTION_AGE_MAX_S = 3_600.0
 DRAINED_MAX_S = 5.0
 """How long a peer may take to answer the PING of our goodbye."""
@@ -14,11 +15,16 @@ CLOSED_MAX_S = 10.0
 
 
 class Aging:
-    """Looks at one connection at a time, a few times a second."""
+    """Looks at one connection at a time, a few times a second and when a certificate ends."""
 
     def __init__(self, driver: Driver, timeouts: Timeouts) -> None:
         self._driver = driver
         self._timeouts = timeouts
+
+    def next_look_s(self, now: float) -> float:
+        """How long until connections are to be looked at again: a certificate ends on time, whenever that is."""
+        ends = (one.expires_at for one in self._driver.connections if one.expires_at is not None)
+        return min((SWEEP_S, *(end - now for end in ends if end > now)))
 
     def look_at(self, connection: Connection, now: float) -> None:
         """A connection ends when its certificate does (row F15), takes no new streams from half of that life on, and

@@ -48,7 +48,6 @@ from sidecar.trust import TrustKeeper
 
 Subscribe = Callable[[str], bool]
 
-SWEEP_S = 0.25
 MESH_CONNECTIONS_PER_ENDPOINT_MAX = 8
 APP_HTTP2_CONNECTIONS_MAX = 8
 
@@ -138,7 +137,7 @@ class DataPlane:
     async def sweep(self) -> None:
         """Forever: end what is overdue. The one timer of the data plane."""
         while True:
-            await trio.sleep(SWEEP_S)
+            await trio.sleep(self._aging.next_look_s(self._driver.tick()))
             now = self._driver.tick()
             self._runtime.sweep(now)
             self._outbound.sweep(now)

@@ -15,8 +15,8 @@ import trio
 from h2.events import ConnectionTerminated, DataReceived, TrailersReceived
 
 from certs.revocation import Revocations
+from sidecar.aging import SWEEP_S
 from sidecar.config import Timeouts
-from sidecar.data_plane import SWEEP_S
 from sidecar.http.engines import HTTP2_ENGINES
 from sidecar.http.http1 import Http1Server
 from sidecar.http.session import Fields, Session, StreamSink
@@ -191,11 +191,19 @@ async def test_i01_an_http2_header_block_that_never_ends_is_cut_off() -> None:
 
 
 @pytest.mark.parametrize(
-    "first", [b"", b"\x16", b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff"]
+    ("first", "row"),
+    [
+        (b"", "F21"),
+        (b"\x16", "F21"),
+        (b"\x16\x03\x01\x02\x00", "F21"),
+        (b"GET / HTTP/1.1\r\n\r\n", "F20"),
+        (b"\x16\x03\x01\xff\xff", "F20"),
+    ],
 )
 @trio_test
-async def test_f20_f21_what_is_no_handshake_is_closed_and_told(first: bytes) -> None:
+async def test_f20_f21_what_is_no_handshake_is_closed_and_told(first: bytes, row: str) -> None:
     """Plaintext, half a ClientHello, nothing at all: closed within the handshake's time, and one line says so."""
+    assert Timeouts().handshake_s == 10, "what the row promises to who sets nothing"
     async with target(ALLOW_ALL, app=App(), timeouts=Timeouts(handshake_s=0.2)) as it:
         stream = await trio.open_tcp_stream(*it.address)
         if first:
@@ -208,7 +216,7 @@ async def test_f20_f21_what_is_no_handshake_is_closed_and_told(first: bytes) -> 
             pass
         await stream.aclose()
         assert b"HTTP/" not in got
-        assert [getattr(entry, "row", "") for entry in it.log.entries]
+        assert [getattr(entry, "row", "") for entry in it.log.entries] == [row]
         assert not it.driver.connections
         async with attacker(it) as peer:
             assert (await peer.ask(request())).status == 200

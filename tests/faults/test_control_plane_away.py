@@ -14,6 +14,9 @@ AWAY_S = 6.0
 BACK_S = 10.0
 ARRIVAL_S = 5.0
 RETURN_S = 30.0
+LIFETIME_S = 6
+EXACT_S = 0.1
+"""Off a certificate's end, either way."""
 DENY_ALL = ALLOW_ALL.replace("ALLOW", "DENY").replace("everybody", "nobody")
 
 
@@ -52,9 +55,10 @@ def test_r03_killed_under_load_it_is_not_missed_and_back_it_is_heard(tmp_path: P
 
 
 def test_r04_away_past_the_certificates_end_nothing_is_answered_any_more(tmp_path: Path) -> None:
-    """Fail closed with 503 and not ready, from the moment the certificate ends. With the control plane back everybody
-    is at work again within 30 s, by the node key, in the same processes and without a token."""
-    with Mesh(tmp_path, certificate_lifetime_s=3) as mesh:
+    """Every request is answered right up to the end of the first certificate. Fail closed with 503, and not ready, from
+    that moment on. With the control plane back everybody is at work again within 30 s, by the node key, in the same
+    processes and without a token."""
+    with Mesh(tmp_path, certificate_lifetime_s=LIFETIME_S) as mesh:
         control_plane = mesh.start_control_plane()
         mesh.apply(ALLOW_ALL)
         orders = mesh.run("orders", WEB_APP, inbound=[Inbound(8080)])
@@ -62,10 +66,19 @@ def test_r04_away_past_the_certificates_end_nothing_is_answered_any_more(tmp_pat
         mesh.wait_ready(orders, web)
         mesh.wait_reached(web, "orders")
         control_plane.kill()
-        expires = max(web.status["certificate_not_after"], orders.status["certificate_not_after"])
-        assert outcome(web.ports["orders"]) == 200
-        eventually(lambda: time.time() > expires, 10, "the last certificate has ended")
-        assert outcome(web.ports["orders"]) == 503
+        ends = [float(one.status["certificate_not_after"]) for one in (web, orders)]
+        asked: list[tuple[float, int | str, float]] = []
+
+        def asks() -> bool:
+            began = time.time()
+            asked.append((began, outcome(web.ports["orders"]), time.time()))
+            return began > max(ends) + 2 * EXACT_S
+
+        eventually(asks, LIFETIME_S + 5, "the last certificate has ended")
+        assert [one.status["certificate_not_after"] for one in (web, orders)] == ends
+        assert {what for _, what, answered in asked if answered < min(ends) - EXACT_S} == {200}
+        assert {what for began, what, _ in asked if began > min(ends) + EXACT_S} == {503}
+        assert max(answered for _, what, answered in asked if what == 200) > min(ends) - 1
         eventually(lambda: not (web.is_ready or orders.is_ready), 2, "both say that they are not ready")
         assert web.page("/ready") == (503, "certificate_valid\n")
         assert web.page("/live")[0] == 200

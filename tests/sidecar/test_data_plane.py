@@ -19,6 +19,7 @@ import trio
 import trio.testing
 
 from certs.spiffe_id import SpiffeId
+from sidecar.aging import SWEEP_S
 from sidecar.config import Limits, OutboundPort, Timeouts
 from sidecar.http.session import ErrorCode
 from sidecar.net.listener import Gate, bind, bound_address, serve
@@ -679,7 +680,7 @@ async def test_certificates_change_under_load_without_one_failed_request() -> No
 
 @trio_test
 async def test_f15_a_connection_ends_with_the_certificate_it_was_made_with() -> None:
-    """At its NotAfter, whatever is open on it."""
+    """At its NotAfter, whatever is open on it; and it is looked at then, not a part of a second later."""
     app = Streaming()
     async with serving(app) as address, two_sides(address) as pair:
         async with calling(pair.web.app_address) as caller:
@@ -688,9 +689,12 @@ async def test_f15_a_connection_ends_with_the_certificate_it_was_made_with() -> 
             assert await caller.read() == b"first"
             (connection,) = [c for c in pair.orders.driver.connections if c.kind == "mesh_server"]
             assert connection.expires_at is not None
-            pair.orders.plane._aging.look_at(connection, connection.expires_at - 1)
+            aging, end = pair.orders.plane._aging, connection.expires_at
+            assert aging.next_look_s(end - 0.125) == pytest.approx(0.125)
+            assert aging.next_look_s(end - 60) == aging.next_look_s(end) == SWEEP_S
+            aging.look_at(connection, end - 1)
             assert not connection.session.draining
-            pair.orders.plane._aging.look_at(connection, connection.expires_at)
+            aging.look_at(connection, end)
             pair.orders.driver.flush()
             with pytest.raises(h11.RemoteProtocolError):
                 await caller.rest()
