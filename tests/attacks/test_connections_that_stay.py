@@ -197,7 +197,7 @@ async def test_i01_an_http2_header_block_that_never_ends_is_cut_off() -> None:
         (b"\x16", "F21"),
         (b"\x16\x03\x01\x02\x00", "F21"),
         (b"GET / HTTP/1.1\r\n\r\n", "F20"),
-        (b"\x16\x03\x01\xff\xff", "F20"),
+        (b"\x16\x03\x01\xff\xff", ""),  # broken TLS, which OpenSSL itself turns away
     ],
 )
 @trio_test
