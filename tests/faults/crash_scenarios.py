@@ -166,16 +166,32 @@ def revoke(directory: Path, ack: Ack) -> None:
 
 def authorities(directory: Path, ack: Ack) -> None:
     with Running(directory / "mesh", NOW + 10) as one:
-        authority, now = one.state.authority, one.now
-        old = authority.find("", Level.INTERMEDIATE).authority_id
-        made = authority.prepare(Level.INTERMEDIATE, now, "ann", force=True).authority_id
-        ack(f"authority {made} prepared")
-        authority.activate(made, now, "ann", Readiness(), force=True)
-        ack(f"authority {made} active")
-        authority.taint(old, now, "ann")
-        ack(f"authority {old} tainted")
-        authority.revoke(old, now, "ann", force=True)
-        ack(f"authority {old} revoked")
+        old = one.state.authority.find("", Level.INTERMEDIATE).authority_id
+        _activate_another(one, Level.INTERMEDIATE, ack)
+        _retire(one, old, ack)
+
+
+def new_root(directory: Path, ack: Ack) -> None:
+    """Forced, for nobody is there who could say that they know it."""
+    with Running(directory / "mesh", NOW + 10) as one:
+        old = one.state.authority.find("", Level.ROOT).authority_id
+        _activate_another(one, Level.ROOT, ack)
+        _activate_another(one, Level.INTERMEDIATE, ack)
+        _retire(one, old, ack)
+
+
+def _activate_another(one: Running, level: Level, ack: Ack) -> None:
+    made = one.state.authority.prepare(level, one.now, "ann", force=True).authority_id
+    ack(f"authority {made} prepared")
+    one.state.authority.activate(made, one.now, "ann", Readiness(), force=True)
+    ack(f"authority {made} active")
+
+
+def _retire(one: Running, old: str, ack: Ack) -> None:
+    one.state.authority.taint(old, one.now, "ann")
+    ack(f"authority {old} tainted")
+    one.state.authority.revoke(old, one.now, "ann", force=True)
+    ack(f"authority {old} revoked")
 
 
 def apply(directory: Path, ack: Ack) -> None:
@@ -238,6 +254,7 @@ SCENARIOS: Mapping[str, Callable[[Path, Ack], None]] = {
         renew,
         revoke,
         authorities,
+        new_root,
         apply,
         rotate_audit,
         change_kek,
@@ -258,9 +275,7 @@ def examine(name: str, directory: Path, acks: list[str], before: Mapping[str, st
     with Running(data_dir, NOW + 2_000) as one:
         _kept(one, acks)
         _whole(one, data_dir, is_restored=name == "restoring")
-        roots = [each for each in one.state.store.authorities() if each.level is Level.ROOT]
-        assert len(roots) == 1, "a root was made twice"
-        assert before.get("root") in (None, roots[0].authority_id), "another root is there"
+        _one_signs(one, acks, before.get("root", ""), is_rotated=name == "new_root")
         if name != "first_start":
             _spent_once(one, (directory / TOKEN_FILE).read_text(), is_restored=name == "restoring")
         if name == "restoring":
@@ -269,6 +284,21 @@ def examine(name: str, directory: Path, acks: list[str], before: Mapping[str, st
     report = verify(files_of(data_dir), key=facts.public_key, stored=facts.head)
     assert report.problem is None, str(report.problem)
     assert (data_dir / KEK_NAME).stat().st_size == 32
+
+
+def _one_signs(one: Running, acks: list[str], root: str, *, is_rotated: bool) -> None:
+    """At each level exactly one authority signs; no root was made twice, none lost. `root`: the first, "": not known.
+
+    `is_rotated`: another may stand beside it, and sign once that was asked for."""
+    held = one.state.store.authorities()
+    roots = [each.authority_id for each in held if each.level is Level.ROOT]
+    signing = {each.level: each for each in held if each.phase is Phase.ACTIVE}
+    assert len(signing) == len(Level) == sum(each.phase is Phase.ACTIVE for each in held)
+    assert signing[Level.INTERMEDIATE].parent_id in roots
+    assert len(roots) <= 1 + is_rotated, "a root was made twice"
+    assert root in ("", *roots), "another root is there, or the old one is lost"
+    may_sign = is_rotated and any(ack.endswith(" prepared") for ack in acks)
+    assert root in ("", signing[Level.ROOT].authority_id) or may_sign, "a root signs that nobody activated"
 
 
 def _restore_again_if_need_be(directory: Path) -> None:

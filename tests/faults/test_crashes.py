@@ -18,6 +18,7 @@ import pytest
 from tests.faults.crash_scenarios import SCENARIOS
 
 SAMPLE = 20
+ROTATIONS = ("authorities", "new_root")
 PLANTED = "answers_too_early"
 
 
@@ -33,13 +34,23 @@ def killed(scenario: str, count: int) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != PLANTED])
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name not in {PLANTED, *ROTATIONS}])
 def test_j10_j03_killed_at_any_write_nothing_acknowledged_is_lost(scenario: str) -> None:
     """And the audit file verifies, there is one root, and every token is spent at most once."""
     found = killed(scenario, 0 if os.environ.get("HAUBERK_CRASH_ALL") else SAMPLE)
     assert found["failures"] == []
     assert found["points"] >= 10
     assert found["runs"] >= min(SAMPLE, found["points"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ROTATIONS)
+def test_r09_j10_killed_within_a_step_of_a_rotation_no_authority_is_doubled_or_lost(scenario: str) -> None:
+    """At any write of preparing, activating, tainting, revoking: started again, there is one root (two while one
+    replaces the other), at each level one authority signs, and every step that was acknowledged is done."""
+    found = killed(scenario, 0 if os.environ.get("HAUBERK_CRASH_ALL") else SAMPLE)
+    assert found["failures"] == []
+    assert found["points"] >= 10
 
 
 @pytest.mark.slow
