@@ -6,6 +6,8 @@ What is looked at, in this order, and what a failure means:
 2. Each file continues the one before it. If not, a file is missing or is another mesh's; the first may begin anywhere
    (older ones may have been moved away), which is told.
 3. Each checkpoint is signed by the mesh's audit key. If not, somebody without that key wrote it.
+   With a key that was kept elsewhere: there is one, and what follows the last is no more than a control plane leaves
+   unsigned. If not, the rest was written by somebody without that key.
 4. The store's head is in the chain. If not, the end was cut off, or all of it was written anew.
 """
 
@@ -26,6 +28,9 @@ from control_plane.errors import StoreError
 __all__ = ["Problem", "Report", "StoreFacts", "files_of", "read_public", "store_facts", "verify"]
 
 STORE_NAME = "hauberk.db"
+UNSIGNED_RECORDS_MAX, UNSIGNED_S_MAX = 10_000, 900.0
+"""What may follow the last checkpoint. A control plane signs after a tenth and a third of it (`log`), so that one that
+is very busy, or could not write for a while, is not taken for a forger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +53,10 @@ class Report:
     last: Record | None = None
     checkpoint: Record | None = None
     """The last one with a good signature."""
+    unsigned: int = 0
+    """Records after it."""
+    unsigned_since: float = 0.0
+    """When the first of them was written; Unix seconds."""
     key_ids: list[str] = field(default_factory=list)
     """Whose signatures were found, in order."""
     problem: Problem | None = None
@@ -89,8 +98,8 @@ def verify(
     paths: Sequence[Path], *, key: PublicKey | None = None, stored: Head | None = None, must_be_signed: bool = False
 ) -> Report:
     """`paths`: oldest first. `key`: whose signatures count; None: whichever key the records name. `stored`: what the
-    chain must hold. `must_be_signed`: a chain without one signature by `key` is a problem, because who writes all of
-    it anew leaves them out, or signs with a key of their own. Raises OSError."""
+    chain must hold. `must_be_signed`: a chain whose end is not signed by `key` is a problem, because who writes it anew
+    leaves signatures out, or signs with a key of their own. Raises OSError."""
     report = Report()
     signed = _Signatures(key, report)
     head: Head | None = None
@@ -111,6 +120,9 @@ def verify(
             report.records += 1
             report.first, report.last = report.first or record, record
             seen = record.head if record.head == stored else seen
+            if not report.unsigned:
+                report.unsigned_since = record.at
+            report.unsigned += 1
             problem = signed.look(record, path)
             if problem is not None:
                 report.problem = problem
@@ -130,10 +142,21 @@ def verify(
             report.notes.append(f"the last line of {path.name} is not whole: it is being written, or a crash cut it")
     if stored is not None and seen is None:
         report.problem = Problem(path=paths[-1], line=0, why=_without_head(report.last, stored))
-    elif must_be_signed and key is not None and report.checkpoint is None:
-        why = f"nothing in it is signed by the key {key_id(key)}: it was written anew, or is another mesh's"
+    elif must_be_signed and key is not None and (why := _not_signed(report, key_id(key))):
         report.problem = Problem(path=paths[-1], line=0, why=why)
     return report
+
+
+def _not_signed(report: Report, name: str) -> str:
+    if report.checkpoint is None:
+        return f"nothing in it is signed by the key {name}: it was written anew, or is another mesh's"
+    since_s = report.last.at - report.unsigned_since if report.last is not None and report.unsigned else 0.0
+    if report.unsigned <= UNSIGNED_RECORDS_MAX and since_s <= UNSIGNED_S_MAX:
+        return ""
+    return (
+        f"nothing after record {report.checkpoint.seq} is signed by the key {name}, and that is {report.unsigned}"
+        f" records of {since_s:.0f} s: a control plane that runs signs far more often, so somebody else wrote the rest"
+    )
 
 
 class _Signatures:
@@ -162,7 +185,10 @@ class _Signatures:
         if name not in self._report.key_ids:
             self._report.key_ids.append(name)
         if self._fixed in (None, name):
-            self._report.checkpoint = record
+            self._report.checkpoint, self._report.unsigned = record, 0
+        else:
+            why = f"checkpoint {record.seq} is signed by {name}, a key that only the chain itself names"
+            self._report.notes.append(why)
         return None
 
 

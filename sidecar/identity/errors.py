@@ -42,7 +42,8 @@ class JoinRefused(JoinError):
 
 
 class WrongPin(JoinError):
-    """Final: the control plane is not the one the token was made for (G14)."""
+    """Whoever answers is not the control plane we know (G14). A start ends with it, because most often the address or
+    the token is of another mesh; a sidecar that runs asks again, because somebody may have stood in between."""
 
 
 class ControlPlaneUnreachable(JoinError):

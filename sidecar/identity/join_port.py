@@ -23,7 +23,7 @@ from protos.hauberk.v1 import identity_pb2
 from sidecar.config import Address, Config
 from sidecar.control.errors import RpcError
 from sidecar.control.rpc import Channel, open_channel, open_unverified_channel
-from sidecar.errors import GRPC_INVALID_ARGUMENT, GRPC_UNIMPLEMENTED
+from sidecar.errors import GRPC_INVALID_ARGUMENT, GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED
 from sidecar.identity.errors import BindingError, IssuedRefused
 from sidecar.identity.issued import accept_issued
 from sidecar.identity.skew import ClockSkew
@@ -56,7 +56,8 @@ async def ask_join_port(
 ) -> tuple[identity_pb2.SvidResponse, TrustBundle]:
     """The answer of the control plane there, and the anchors one of which it was known by.
 
-    Raises RpcError, and TlsError if it is not known by those `held` nor by those they lead to."""
+    Raises RpcError, of a status other than UNAVAILABLE only if who answered is known, and TlsError if it is not known
+    by those `held` nor by those they lead to."""
 
     async def asked(bundle: TrustBundle) -> identity_pb2.SvidResponse:
         expected = SpiffeId.for_control_plane(bundle.trust_domain)
@@ -82,7 +83,7 @@ async def ask_join_port(
 
 
 async def _successors(address: Address, held: TrustBundle, timeout_s: float) -> tuple[bytes, ...]:
-    """The anchors that those held vouch for. Raises RpcError."""
+    """The anchors that those held vouch for. Raises RpcError(UNAVAILABLE)."""
     request = identity_pb2.AnchorsRequest(held_sha256=[pin(der) for der in held.anchors_der])
     try:
         async with open_unverified_channel(address, connect_timeout_s=timeout_s) as channel:
@@ -90,7 +91,8 @@ async def _successors(address: Address, held: TrustBundle, timeout_s: float) -> 
     except RpcError as error:
         if error.status in (GRPC_UNIMPLEMENTED, GRPC_INVALID_ARGUMENT):
             return ()  # a control plane that does not know the question
-        raise
+        # Nobody has proved who says so: not the word of a control plane that refuses us, however it is put.
+        raise RpcError(GRPC_UNAVAILABLE, f"it does not say which trust anchors took over: {error.message}") from error
     statements = (
         Succession(predecessor_sha256=one.predecessor_sha256, successor_der=one.successor_der, signature=one.signature)
         for one in answer.successions

@@ -42,8 +42,8 @@ _WAY_OUT = "make a new join token with `hauberk token create`"
 
 
 async def rejoin(config: Config, node: Node, clock: Callable[[], float], *, skew: ClockSkew | None = None) -> Joined:
-    """One attempt. Raises ControlPlaneUnreachable, IssuedRefused and JoinError (try again soon); JoinRefused and
-    WrongPin, which hold until somebody does something; BindingError."""
+    """One attempt. Raises ControlPlaneUnreachable, IssuedRefused and JoinError (try again soon); WrongPin (whoever
+    answers is somebody else: try again); JoinRefused, which holds until somebody does something; BindingError."""
     trust_domain = TrustDomain.parse(config.trust_domain)
     address = Address(config.control_plane.host, node.join_port)
     key = new_private_key()

@@ -53,10 +53,9 @@ def bind_endpoint(path: str, mode: str) -> socket.socket:
     what = f"workload_api: cannot listen on {path}"
     _remove_stale(path, what)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    old = os.umask(0o177)
+    old = os.umask(0o777 & ~int(mode, 8))  # no chmod after it: by then something else could have that name
     try:
         sock.bind(path)
-        os.chmod(path, int(mode, 8))  # before anybody can connect: nobody listens yet
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()

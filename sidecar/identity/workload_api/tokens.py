@@ -9,6 +9,7 @@ out until the last quarter of its life.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -162,7 +163,8 @@ class Tokens:
         """Raises RpcError."""
         if answer.spiffe_id != spiffe_id:
             raise RpcError(GRPC_UNAVAILABLE, "the control plane issued a token for another identity")
-        if not answer.token or len(answer.token) > TOKEN_OCTETS_MAX or answer.expires_at <= self._clock():
+        has_life = math.isfinite(answer.expires_at) and answer.expires_at > self._clock()
+        if not has_life or not 0 < len(answer.token) <= TOKEN_OCTETS_MAX:
             raise RpcError(GRPC_UNAVAILABLE, "the control plane issued a token that cannot be used")
         return JwtSvid(
             token=answer.token,

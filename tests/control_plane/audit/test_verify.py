@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -12,9 +13,9 @@ import pytest
 from certs.svid import new_private_key
 from control_plane.audit import AuditLog
 from control_plane.audit import log as audit_log
-from control_plane.audit.checkpoint import CheckpointKey
+from control_plane.audit.checkpoint import CHECKPOINT, KEY_MADE, CheckpointKey
 from control_plane.audit.restart import restart
-from control_plane.audit.verify import Report, files_of, store_facts, verify
+from control_plane.audit.verify import UNSIGNED_RECORDS_MAX, Report, files_of, store_facts, verify
 from control_plane.errors import AuditDamaged, StoreError
 from tests.control_plane.audit.test_log import KEK, opened
 from tests.control_plane.support import NOW
@@ -107,6 +108,44 @@ def test_j11_a_checkpoint_of_another_key_is_found(tmp_path: Path) -> None:
     report = verified(tmp_path)
     assert report.problem is not None
     assert "is not signed by the key" in str(report.problem)
+
+
+@pytest.mark.parametrize(
+    ("records", "apart_s", "says"),
+    [
+        (3, 200.0, ""),
+        (5, 300.0, "nothing after record .* is signed by the key .* 5 records of 1200 s"),
+        (UNSIGNED_RECORDS_MAX, 0.01, ""),
+        (UNSIGNED_RECORDS_MAX + 1, 0.01, "nothing after record .* is signed"),
+    ],
+)
+def test_j11_an_end_that_nobody_signed_is_found(tmp_path: Path, records: int, apart_s: float, says: str) -> None:
+    """An honest beginning, and after it what somebody without the key wrote: with a key of their own, or with none."""
+    with opened(tmp_path) as (store, audit):
+        audit.sign_with(KEK, NOW)
+        key = store_facts(tmp_path).public_key
+        with store.transaction():
+            for number in range(records):
+                audit.append("token.created", at=NOW + number * apart_s, by="eve")
+        os.link(tmp_path / "audit.jsonl", tmp_path / "unsigned.jsonl")
+        report = verify([tmp_path / "unsigned.jsonl"], key=key, must_be_signed=True)
+    assert bool(report.problem) == bool(says)
+    assert re.search(says, str(report.problem)), str(report.problem)
+
+
+def test_j11_a_key_that_the_chain_introduces_is_noted(tmp_path: Path) -> None:
+    """It signs nothing that counts for whoever kept the mesh's key."""
+    with opened(tmp_path) as (store, audit):
+        audit.sign_with(KEK, NOW)
+        kept = store_facts(tmp_path).public_key
+        other = CheckpointKey(private_key=new_private_key())
+        audit.append(KEY_MADE, at=NOW, by="eve", key=other.key_id, public_key=other.public_text)
+        signature = other.sign(epoch=store.epoch, at=NOW, before=audit.head)
+        audit.append(CHECKPOINT, at=NOW, by="eve", epoch=store.epoch, key=other.key_id, signature=signature)
+        report = verify(files_of(tmp_path), key=kept, must_be_signed=True)
+    assert report.problem is None
+    assert report.unsigned == 2
+    assert any(f"signed by {other.key_id}, a key that only the chain itself names" in one for one in report.notes)
 
 
 def test_files_alone_are_checked_from_where_they_begin(data_dir: Path) -> None:

@@ -16,8 +16,10 @@ from certs.svid import X509Svid
 from protos.hauberk.v1 import identity_pb2
 from sidecar.config import Address, Config
 from sidecar.identity.bootstrap import JOIN_PATH, join
-from sidecar.identity.errors import IssuedRefused, JoinError
+from sidecar.identity.errors import ControlPlaneUnreachable, IssuedRefused, JoinError, WrongPin
 from sidecar.identity.join_port import ANCHORS_PATH
+from sidecar.identity.rejoin import rejoin
+from sidecar.identity.state import new_node
 from tests.sidecar.control.grpc_peer import grpc_server
 from tests.sidecar.identity.test_bootstrap import token_for
 from tests.sidecar.mesh import CONTROL_PLANE, TD, WEB, Mesh
@@ -45,6 +47,7 @@ class JoinPort:
         self.statements = statements
         self.anchors_sent = [mesh.root.der]
         self.held: list[bytes] = []
+        self.anchors_status: grpc.StatusCode | None = None
         self.joins: list[identity_pb2.JoinRequest] = []
         made = mesh.svid(CONTROL_PLANE, with_anchor=True)
         extra = [one.root.der for one in shown if one is not mesh]
@@ -54,6 +57,8 @@ class JoinPort:
         self, request: identity_pb2.AnchorsRequest, context: grpc.ServicerContext
     ) -> identity_pb2.AnchorsResponse:
         self.held = list(request.held_sha256)
+        if self.anchors_status is not None:
+            context.abort(self.anchors_status, "whoever says so")
         answer = identity_pb2.AnchorsResponse()
         for one in self.statements:
             answer.successions.add(
@@ -113,6 +118,25 @@ async def test_g14_a_server_with_a_false_succession_is_told_nothing(what: str) -
         pytest.raises(JoinError, match="is not the control plane"),
     ):
         await join(CONFIG, token_for(peer.port, OLD), time.time)
+    assert not port.joins
+
+
+@pytest.mark.parametrize("status", [one for one in grpc.StatusCode if one is not grpc.StatusCode.OK])
+@trio_test
+async def test_g14_who_is_not_known_cannot_refuse_us(status: grpc.StatusCode) -> None:
+    """G14: whoever stands in between answers the one question that is asked of strangers, with a refusal. It is no
+    word of the control plane's: the token is not taken for spent, nor the node for one that is not taken back."""
+    port = JoinPort(FALSE, [FALSE, OLD], [])
+    port.anchors_status = status
+    unknown = status in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT)
+    with grpc_server(FALSE, calls=port.calls, require_client=False, svid=port.svid) as peer:
+        with pytest.raises(JoinError) as of_join:
+            await join(CONFIG, token_for(peer.port, OLD), time.time)
+        node = replace(new_node(peer.port, (OLD.root.der,)), spiffe_id=WEB)
+        with pytest.raises(JoinError) as of_rejoin:
+            await rejoin(CONFIG, node, time.time)
+    expected = (JoinError, WrongPin) if unknown else (ControlPlaneUnreachable, ControlPlaneUnreachable)
+    assert (type(of_join.value), type(of_rejoin.value)) == expected
     assert not port.joins
 
 

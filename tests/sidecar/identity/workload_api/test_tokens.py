@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -35,6 +36,7 @@ class ControlPlane:
         self.gate.set()
         self.error: Exception | None = None
         self.spiffe_id = OWN
+        self.life_s = LIFE_S
 
     def clock(self) -> float:
         return self.now
@@ -53,7 +55,7 @@ class ControlPlane:
             token=f"token {len(self.asked)}",
             spiffe_id=self.spiffe_id,
             issued_at=self.now,
-            expires_at=self.now + LIFE_S,
+            expires_at=self.now + self.life_s,
         )
 
 
@@ -227,6 +229,19 @@ async def test_a_token_for_somebody_else_is_not_handed_out() -> None:
     with pytest.raises(RpcError) as raised:
         await tokens.get(("a",), OWN)
     assert raised.value.status == GRPC_UNAVAILABLE
+
+
+@pytest.mark.parametrize("life_s", [math.nan, math.inf, -math.inf, 0.0, -1.0])
+@trio_test(autojump=True)
+async def test_a_token_without_an_end_to_come_is_not_handed_out(life_s: float) -> None:
+    """Nor is it kept: it would be for ever, or asked for at each call."""
+    control_plane = ControlPlane()
+    control_plane.life_s = life_s
+    tokens = Tokens(control_plane.issue, control_plane.clock)
+    with pytest.raises(RpcError) as caught:
+        await tokens.get(("a",), OWN)
+    assert caught.value.status == GRPC_UNAVAILABLE
+    assert tokens.held(("a",)) is None
 
 
 @trio_test(autojump=True)
