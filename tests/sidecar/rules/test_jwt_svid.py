@@ -100,6 +100,27 @@ def test_a_header_that_is_not_allowed_is_refused(header: Changes, why: str) -> N
     assert reason(f"{head}.{token().partition('.')[2]}") == why
 
 
+def test_keys_of_one_name_are_all_tried() -> None:
+    """As while one takes the place of another: both count, a third does not (RFC 7517 section 4.5)."""
+    twins = [ECKey.generate_key("P-256", {"kid": "one"}) for _ in range(3)]
+    keys = read_bundle(bundle(*twins[:2]))
+    for key in twins[:2]:
+        assert str(validate(token(key=key), "orders", keys, TD, NOW).spiffe_id) == SUBJECT
+    with pytest.raises(TokenRefused) as raised:
+        validate(token(key=twins[2]), "orders", keys, TD, NOW)
+    assert raised.value.reason == "signature"
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400"])
+@pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
+def test_e09_a_time_is_finite(name: str, value: str) -> None:
+    """A time that is later than any, or compares with none, is no end of a token's life."""
+    body = json.dumps({**CLAIMS, name: 0.5}).replace("0.5", value)
+    registry = jws.JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
+    made = jws.serialize_compact(HEADER, body.encode(), KEY, registry=registry)
+    assert reason(made) in ("malformed", "excessive")
+
+
 def test_e01_eddsa_is_no_algorithm_of_a_jwt_svid() -> None:
     """Although its key is there and the signature holds."""
     assert reason(token({"alg": "Ed25519", "kid": "ed"}, key=ED)) == "algorithm"
