@@ -6,7 +6,7 @@ import contextlib
 import gc
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import lru_cache, partial
 
 import pytest
@@ -16,7 +16,10 @@ from certs.bundle import TrustBundle
 from certs.der import load_certificate
 from certs.svid import X509Svid
 from control_plane.ca.slots import CaPolicy
+from protos.hauberk.v1 import discovery_pb2
 from sidecar.net.backoff import Backoff
+from sidecar.rules.decode import decoding
+from sidecar.rules.snapshot import Snapshot
 from tests.sim.clock import JumpClock
 from tests.sim.faults import DAY_S
 from tests.sim.invariants import RememberedPaths
@@ -25,19 +28,41 @@ from tests.sim.network import Contexts, Network
 SCALE = 960
 """Certificates live for forty days instead of an hour, so whoever waits and tries again does so 960 times slower."""
 LEAF_S = 40 * DAY_S
+SERVER_S = 10 * DAY_S
+"""Of the control plane's own certificate; in life that lives longer than a leaf."""
 SLICE_S = 2 * DAY_S
 HEARTBEAT_S = 8 * DAY_S
+READ_MAX = 1_024
+"""Snapshots."""
 
 
 @contextlib.contextmanager
 def collected_seldom() -> Iterator[None]:
     """A mesh is hundreds of thousands of objects that stay; to look through them all the time is a tenth of a run."""
     before = gc.get_threshold()
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(200_000, 50, 1_000)
     try:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+class RememberedDecoding:
+    """`sidecar.rules.decode.decoding`, which asks nobody but the message: what one message says is read once by a whole
+    mesh in one process."""
+
+    def __init__(self, decode: Callable[[discovery_pb2.Snapshot], Generator[None, None, Snapshot]]) -> None:
+        self._decode = decode
+        self._read: dict[bytes, Snapshot] = {}
+
+    def __call__(self, message: discovery_pb2.Snapshot) -> Generator[None, None, Snapshot]:
+        key = message.SerializeToString(deterministic=True)
+        if key not in self._read:
+            found = yield from self._decode(message)
+            while len(self._read) >= READ_MAX:
+                del self._read[next(iter(self._read))]
+            self._read[key] = found
+        return self._read[key]
 
 
 @contextlib.contextmanager
@@ -67,7 +92,9 @@ def in_memory(network: Network, clock: JumpClock) -> Iterator[None]:
         "sidecar.membership.Backoff": slow_backoff,
         "sidecar.control.watcher.Backoff": slow_backoff,
         "sidecar.net.slices.SLICE_S": math.inf,  # of real time, which no seed can say again
+        "sidecar.control.subscription.decoding": RememberedDecoding(decoding),
         "sidecar.rules.decode.LIFETIME_S_MAX": LEAF_S,
+        "control_plane.api.credentials.LIFETIME_S": SERVER_S,
         "control_plane.app.FORGET_EVERY_S": DAY_S,
         "control_plane.config.CERTIFICATE_LIFETIME_S_MAX": LEAF_S,
         "control_plane.config_ca.CaPolicy": partial(CaPolicy, leaf_lifetime_max_s=LEAF_S),

@@ -4,7 +4,7 @@
 from the seed, and after every step asks `invariants`. The code is that which runs in production; what is replaced, all
 of it by `in_memory`, is the wire (`network`), the TLS contexts (their facts are compared instead), and how often the
 patient look at the clock: certificates live for days here, so a slice of waiting is hours. Paths to an anchor that were
-found once are remembered while they hold, for here everybody is one process.
+found once are remembered while they hold, and snapshots that were read, for here everybody is one process.
 
 Read it in this order: mesh, faults, invariants, checks, node, control,
 network, in_memory, clock.
@@ -39,7 +39,7 @@ BEGAN_AT = 1_800_000_000.0
 """True Unix time when the simulation begins."""
 SETTLED_S = HOUR_S
 """Everybody has joined by then; faults begin."""
-HOUSEKEEPING_S = 6 * HOUR_S
+HOUSEKEEPING_S = 12 * HOUR_S
 WATCH_S = 3 * HOUR_S
 INTERMEDIATE_S, ROOT_S = 120 * DAY_S, 180 * DAY_S
 LOST_SHARE = 0.01
