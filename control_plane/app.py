@@ -259,7 +259,7 @@ def housekeep(state: State, now: float) -> None:
         state.hub.notify()
     state.certificate.renew(now)
     state.audit.tick(now)
-    if now >= state.forget_at:
+    if not 0 < state.forget_at - now <= FORGET_EVERY_S:
         state.forget_at = now + FORGET_EVERY_S
         state.store.forget_expired(now - EXPIRED_KEPT_S)
         state.acknowledged.forget(now)

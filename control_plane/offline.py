@@ -52,7 +52,7 @@ def opened(config: ControlPlaneConfig, now: float) -> Iterator[Opened]:
 
 @contextlib.contextmanager
 def authority(config: ControlPlaneConfig, now: float) -> Iterator[CertificateAuthority]:
-    """The CA of `config.data_dir`. Raises as `opened`; CaError as StartError."""
+    """The CA of `config.data_dir`, to recover it. Raises as `opened`; CaError as StartError."""
     with opened(config, now) as held:
         try:
             made = CertificateAuthority.open(
@@ -64,6 +64,7 @@ def authority(config: ControlPlaneConfig, now: float) -> Iterator[CertificateAut
                 kek_file=config.kek_file,
                 policy=config.ca.policy(config.certificate_lifetime_s),
                 sign_command=config.ca.sign_command,
+                recovering=True,
             )
             held.audit.sign_with(_kek(config), now)
         except CaError as error:

@@ -190,8 +190,13 @@ class Registry:
     def sweep(self, now: float) -> bool:
         """Removes what is overdue. True: the store changed."""
         changed = False
+        latest = now + max(self._lost_s, self._restart_s)
         for instance in self:
-            if instance.endpoint_until is not None and instance.endpoint_until <= now:
+            if instance.endpoint_until is None:
+                continue
+            # A clock that was ahead put it off for as long.
+            instance.endpoint_until = min(instance.endpoint_until, latest)
+            if instance.endpoint_until <= now:
                 changed |= self._remove_endpoint(instance)
                 if not instance.is_connected:
                     self._drop(instance)

@@ -57,25 +57,26 @@ class OwnCertificate:
         self._store = store
         self._trust_domain = trust_domain
         self._issued: IssuedSvid | None = None
+        self._issued_at = 0.0
         self._key = new_private_key()
         self._bundle = authority.bundle
-        self.renew_at = self._retry_at = now
+        self._retry_at = now
         try:
             self.current = self._issue(now)
         except CaExpired as failure:  # a state of the mesh that an operator ends, so no traceback
             facts = fields(reason=str(failure))
             log.error("own certificate not issued: see `hauberk ca status`", extra=facts)  # noqa: TRY400
-            self.renew_at = now + RETRY_S
             self.current = _nobodys(trust_domain, self._bundle, now)
 
     def renew(self, now: float) -> None:
         """Renews if it is time, or if others sign now. A failed renewal keeps the certificate and is tried again soon;
-        the anchors shown with it are always those of now."""
+        the anchors shown with it are always those of now. The clock may have been ahead (R24): what was put off until
+        then is not."""
         try:
-            if now >= self.renew_at or (self._is_outdated() and now >= self._retry_at):
+            if self._is_due(now) and not self._retry_at - RETRY_S <= now < self._retry_at:
                 self.current = self._issue(now)
         except (CaError, ControlPlaneError) as failure:
-            self.renew_at = self._retry_at = now + RETRY_S
+            self._retry_at = now + RETRY_S
             trace, facts = None if isinstance(failure, CaExpired) else failure, fields(reason=str(failure))
             log.error("own certificate not renewed", exc_info=trace, extra=facts)  # noqa: TRY400
         if self._bundle != self._authority.bundle:
@@ -84,11 +85,13 @@ class OwnCertificate:
             if self._issued is not None:
                 self.current = self._shown(self._issued)
 
-    def _is_outdated(self) -> bool:
-        """Is it signed by somebody who does not sign any more? (Tainted, revoked, replaced.)"""
+    def _is_due(self, now: float) -> bool:
+        """Half of its life is over, or it is not valid yet, or who signed it does not sign any more (tainted, revoked,
+        replaced)."""
         if self._issued is None:
             return self._authority.issuer_id != ""
-        return self._authority.issuer_id not in ("", self._issued.issuer_id)
+        is_in_time = self._issued.not_before <= now < (self._issued_at + self._issued.not_after) / 2
+        return not is_in_time or self._authority.issuer_id not in ("", self._issued.issuer_id)
 
     def _issue(self, now: float) -> ServerCertificate:
         identity = SpiffeId.for_control_plane(self._trust_domain)
@@ -119,7 +122,7 @@ class OwnCertificate:
                 root_id=issued.root_id,
             )
         self._issued, self._key, self._bundle = issued, key, self._authority.bundle
-        self.renew_at = now + (issued.not_after - now) / 2
+        self._issued_at = now
         log.info("own certificate issued", extra=fields(serial=f"{issued.serial:x}", not_after=issued.not_after))
         return self._shown(issued)
 

@@ -198,7 +198,7 @@ class DiscoveryApi:
         """A sidecar holds a version this store has not reached: the store was restored from a backup (security.md J07),
         or the sidecar lies. A new epoch is right in the first case and harmless in the second, if it is rare."""
         now = self._now()
-        if now < self._next_epoch_at:
+        if self._next_epoch_at - EPOCH_S_MIN <= now < self._next_epoch_at:
             raise InvalidRequest(f"hello.version: {hello.version} does not exist in this epoch")
         self._next_epoch_at = now + EPOCH_S_MIN
         epoch = self._store.new_epoch()

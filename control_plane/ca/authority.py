@@ -21,7 +21,7 @@ from control_plane.ca import jwt
 from control_plane.ca.book import Book
 from control_plane.ca.errors import CaError, CaExpired, CaStateError, IdentityMismatch
 from control_plane.ca.kek import KEK_NAME, KekFile
-from control_plane.ca.opening import STORE_NAME, check_authorities, open_vault
+from control_plane.ca.opening import STORE_NAME, check_authorities, open_vault, refuse_clock
 from control_plane.ca.operations import Operations
 from control_plane.ca.records import Maker
 from control_plane.ca.signer import IssuedSvid
@@ -54,9 +54,10 @@ class CertificateAuthority:
         kek_file: Path | None = None,
         policy: CaPolicy | None = None,
         sign_command: Sequence[str] = (),
+        recovering: bool = False,
     ) -> CertificateAuthority:
         """The CA in `store`, made there at the first start; its keys are sealed with the KEK in `kek_file` (default: in
-        `data_dir`). `now` in Unix seconds.
+        `data_dir`). `now` in Unix seconds. `recovering`: also with a root that is not valid yet, for `recover`.
 
         Raises CaStateError, TrustBroken: what is there does not open (see `opening` for the states), or is not what
         the KEK vouches for, and nothing was changed.
@@ -66,7 +67,9 @@ class CertificateAuthority:
         try:
             opened = open_vault(data_dir.absolute(), kek, store, token_bytes, trust_known=audit.trust_known)
             vault = opened.vault
-            check_authorities(store.authorities(), vault, trust_domain, now, data_dir / STORE_NAME)
+            check_authorities(store.authorities(), vault, trust_domain, data_dir / STORE_NAME)
+            if not recovering:
+                refuse_clock(store.authorities(), now, data_dir / STORE_NAME)
             book = Book(store, audit, trust_domain, vault, policy, now=now, token_bytes=token_bytes)
             maker = Maker(trust_domain, policy, vault, token_bytes)
             operations = Operations(book, maker, policy, trust_domain, vault, sign_command=sign_command)
@@ -205,8 +208,8 @@ class CertificateAuthority:
         return self._operations.install(certificate_pem, now, by)
 
     def recover(self, now: float, by: str, *, force: bool = False) -> Authority:
-        """After the root has expired: a new root and intermediate, vouched for by the old root. Returns the root.
-        Raises CaRefused."""
+        """After the root has expired, or by `force`: a new root and intermediate, vouched for by the old root. Returns
+        the root. Raises CaRefused: the root is good, is kept elsewhere, or too many are trusted."""
         return self._operations.recover(now, by, force=force)
 
     # for people, and for rehearsals

@@ -25,7 +25,7 @@ class CaStateError(CaError):
 
 
 class CaExpired(CaError):
-    """Nobody is left who could sign: the root or the intermediate has expired, or is not there yet."""
+    """Nobody could sign: the root or the intermediate has expired, or is not there, or not valid, yet."""
 
 
 class CaRefused(CaError):

@@ -149,12 +149,8 @@ def refuse_older_trust(data_dir: Path, store: Store, kek: bytes | None, trust_kn
     raise CaStateError(data_dir / STORE_NAME, problem, remedy, row="J07")
 
 
-def check_authorities(
-    authorities: Sequence[Authority], vault: Vault, trust_domain: TrustDomain, now: float, where: Path
-) -> None:
-    """Is what is stored whole, and does every key open? Raises CaStateError.
-
-    Expired ones are sound, only useless; one that is not valid yet says that this machine's clock is wrong."""
+def check_authorities(authorities: Sequence[Authority], vault: Vault, trust_domain: TrustDomain, where: Path) -> None:
+    """Is what is stored whole, and does every key open? Raises CaStateError. Expired ones are sound, only useless."""
     by_id = {one.authority_id: one for one in authorities}
     for one in authorities:
         if one.phase is Phase.REVOKED:
@@ -168,11 +164,19 @@ def check_authorities(
             row = getattr(failure, "row", "")
             remedy = "Start with the trust domain it was made for, or restore the database from a backup."
             raise CaStateError(name, str(failure), remedy, row=row or "J04") from failure
-    for level in (Level.ROOT, Level.INTERMEDIATE):
-        signing = active(authorities, level)
-        if signing is not None and now < signing.not_before:
-            problem = f"the {level.value} is not valid before {date(signing.not_before)}"
-            raise CaStateError(where, problem, "Set this machine's clock.", row="F01")
+
+
+def refuse_clock(authorities: Sequence[Authority], now: float, where: Path) -> None:
+    """Raises CaStateError (row F01): the root is not valid yet, so the clock is wrong, or was when the root was made.
+
+    An intermediate that is not valid yet is replaced (`slots`)."""
+    root = active(authorities, Level.ROOT)
+    if root is not None and now < root.not_before:
+        problem = f"the root is not valid before {date(root.not_before)}"
+        remedy = (
+            "Set this machine's clock. If it is right, and was ahead when the root was made: hauberk ca recover --force"
+        )
+        raise CaStateError(where, problem, remedy, row="F01")
 
 
 def _check_one(one: Authority, by_id: dict[str, Authority], vault: Vault, trust_domain: TrustDomain) -> None:

@@ -9,14 +9,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from certs.errors import CertsError
 from certs.spiffe_id import TrustDomain
 from control_plane.ca.book import Book
 from control_plane.ca.errors import CaError, CaRefused
 from control_plane.ca.hierarchy import Issuer, make_request
 from control_plane.ca.offline import SignCommand, names_key, read_chain
 from control_plane.ca.records import Maker
-from control_plane.ca.refusals import Refusal, alarms, breaks, listed, refuse_prepare, refuse_step
+from control_plane.ca.refusals import (
+    Refusal,
+    alarms,
+    breaks,
+    listed,
+    refuse_another_root,
+    refuse_prepare,
+    refuse_recovery,
+    refuse_step,
+)
 from control_plane.ca.root import Root
 from control_plane.ca.slots import (
     CaPolicy,
@@ -31,7 +39,6 @@ from control_plane.ca.slots import (
     plan,
 )
 from control_plane.ca.vault import Vault
-from control_plane.errors import ControlPlaneError
 from control_plane.logs import fields
 from control_plane.model import Authority, Level, Phase
 
@@ -41,6 +48,8 @@ OURSELVES = "control plane"
 RETRY_S = 10.0
 STEPS_MAX = 16
 """In one tick: a rotation of every level at once takes nine."""
+BREAKS_TOLD_MAX = 100
+"""In one audit record."""
 _PAST = {
     StepKind.ACTIVATE: "activated",
     StepKind.TAINT: "tainted",
@@ -116,7 +125,8 @@ class Operations:
             self._run_due(now, readiness)
             self._book.forget(now)
             self._failure = ""
-        except (CaError, CertsError, ControlPlaneError, OSError) as failure:
+        except Exception as failure:
+            # Whatever it is, the rest of the housekeeping must go on.
             self._retry_at = now + RETRY_S
             self._failure = f"the last step of the CA failed: {failure}"
             log.exception("a step of the CA failed; it is tried again", extra=fields(retry_s=RETRY_S))
@@ -169,8 +179,8 @@ class Operations:
         return self._prepare(level, now, by)
 
     def activate(self, authority_id: str, now: float, by: str, readiness: Readiness, *, force: bool) -> Authority:
-        self._check(authority_id, StepKind.ACTIVATE, now, readiness, force=force)
-        done = self._advance(authority_id, StepKind.ACTIVATE, now, by)
+        forced = self._check(authority_id, StepKind.ACTIVATE, now, readiness, force=force)
+        done = self._advance(authority_id, StepKind.ACTIVATE, now, by, forced)
         self._run_due(now, readiness)
         return done
 
@@ -179,8 +189,8 @@ class Operations:
         return self._advance(authority_id, StepKind.TAINT, now, by)
 
     def revoke(self, authority_id: str, now: float, by: str, *, force: bool) -> Authority:
-        self._check(authority_id, StepKind.REVOKE, now, Readiness(), force=force)
-        return self._advance(authority_id, StepKind.REVOKE, now, by)
+        forced = self._check(authority_id, StepKind.REVOKE, now, Readiness(), force=force)
+        return self._advance(authority_id, StepKind.REVOKE, now, by, forced)
 
     def breaks(self, authority_id: str, kind: StepKind, now: float, readiness: Readiness) -> tuple[str, ...]:
         one = self._by_id(authority_id)
@@ -190,18 +200,19 @@ class Operations:
         """See `CertificateAuthority.recover`."""
         authorities = self._book.view.authorities
         old = active(authorities, Level.ROOT)
-        if self.policy.is_root_offline:
-            raise CaRefused("the root is kept offline: prepare an intermediate, have it signed, and install it")
-        if old is not None and now < old.not_after and not force:
-            reason = f"the root {old.authority_id} has not expired: prepare and activate another one instead"
-            raise CaRefused(reason, can_force=True)
+        refusal = refuse_recovery(authorities, now, self.policy)
+        if refusal is not None and not (force and refusal.can_force):
+            _raise(refusal)
+        self._make_room(now)
+        authorities = self._book.view.authorities
         new = self._new_hierarchy(now, old)
         superseded = [
             replace(one, phase=Phase.OLD)
             for one in authorities
             if one.phase is Phase.ACTIVE and one.level is not Level.JWT
         ]
-        self._book.write([*superseded, *new], "recovered", now, by)
+        told = {"forced": refusal.reason} if refusal is not None else {}
+        self._book.write([*superseded, *new], "recovered", now, by, **told)
         log.warning("the CA has a new root", extra=fields(authority=new[0].authority_id, by=by))
         return new[0]
 
@@ -251,6 +262,14 @@ class Operations:
 
     # how it is done
 
+    def _make_room(self, now: float) -> None:
+        """For one more root: what is to be retired by time is retired now. Raises CaRefused."""
+        if refuse_another_root(self._book.view.authorities) is not None:
+            for step in plan(self._book.view.authorities, now, self.policy, Readiness(), self._live(now)):
+                if step.level is Level.ROOT and step.kind is StepKind.RETIRE:
+                    self._do(step, now, OURSELVES)
+        _raise(refuse_another_root(self._book.view.authorities))
+
     def _new_hierarchy(self, now: float, predecessor: Authority | None) -> list[Authority]:
         root = replace(self._maker.root(now, predecessor), phase=Phase.ACTIVE, activated_at=now)
         intermediate = replace(self._maker.intermediate(root, now), phase=Phase.ACTIVE, activated_at=now)
@@ -272,17 +291,27 @@ class Operations:
         log.info("authority %s", event, extra=fields(of_level=level.value, authority=made.authority_id, by=by))
         return made
 
-    def _advance(self, authority_id: str, kind: StepKind, now: float, by: str) -> Authority:
+    def _advance(
+        self, authority_id: str, kind: StepKind, now: float, by: str, forced: Refusal | None = None
+    ) -> Authority:
+        """`forced`: what it was done against, for the audit file."""
         changed = advance(self._book.view.authorities, authority_id, kind, now)
         subject = next(one for one in changed if one.authority_id == authority_id)
-        self._book.write(changed, _PAST[kind], now, by)
+        told: dict[str, str | list[str]] = {}
+        if forced is not None:
+            told = {"forced": forced.reason, "breaks": list(forced.breaks[:BREAKS_TOLD_MAX])}
+        self._book.write(changed, _PAST[kind], now, by, **told)
         log.info("authority %s", _PAST[kind], extra=fields(of_level=subject.level.value, authority=authority_id, by=by))
         return subject
 
-    def _check(self, authority_id: str, kind: StepKind, now: float, readiness: Readiness, *, force: bool) -> None:
+    def _check(
+        self, authority_id: str, kind: StepKind, now: float, readiness: Readiness, *, force: bool
+    ) -> Refusal | None:
+        """What it would be refused for without `force`. Raises CaRefused."""
         self._by_id(authority_id)
-        live = self._book.live(now)
-        _raise(refuse_step(self._book.view.authorities, authority_id, kind, now, readiness, live, force=force))
+        authorities, live = self._book.view.authorities, self._book.live(now)
+        _raise(refuse_step(authorities, authority_id, kind, now, readiness, live, force=force))
+        return refuse_step(authorities, authority_id, kind, now, readiness, live) if force else None
 
     def _by_id(self, authority_id: str) -> Authority:
         """Raises KeyError."""

@@ -27,6 +27,10 @@ from control_plane.model import Authority, Level, Phase
 NAMED_MAX = 5
 """How many of those who are waited for a sentence names."""
 RECOVER = "run `hauberk ca recover`"
+RECOVER_OFFLINE = (
+    "prepare an intermediate, have it signed by a root with another key that has not expired, and install both"
+)
+FORCED_RECOVERY = "set this machine's clock; if it is right, and was ahead before: `hauberk ca recover --force`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +50,15 @@ def refuse_prepare(
     if level is Level.ROOT:
         if policy.is_root_offline:
             return Refusal(reason="the root is kept offline: prepare an intermediate, and install what the root signs")
-        if sum(one.level is level and one.phase in PUBLISHED for one in authorities) >= ANCHORS_MAX:
-            return Refusal(reason=f"{ANCHORS_MAX} roots are trusted already; revoke one that nobody needs")
+        if (full := refuse_another_root(authorities)) is not None:
+            return full
     elif level is Level.INTERMEDIATE:
         root = active(authorities, Level.ROOT)
         if root is not None and now >= root.not_after and not policy.is_root_offline:
             return Refusal(reason=f"the root {root.authority_id} has expired; {RECOVER}")
+        if root is not None and now < root.not_before:
+            reason = f"the root {root.authority_id} is not valid before {date(root.not_before)}; {FORCED_RECOVERY}"
+            return Refusal(reason=reason)
         if root is None and not policy.is_root_offline:
             return Refusal(reason=f"there is no root to sign it; {RECOVER}")
         if root is not None and prepared is not None and prepared.parent_id != root.authority_id:
@@ -61,6 +68,28 @@ def refuse_prepare(
         reason = f"{name} is prepared already; activate it, or force another one in its place"
         return Refusal(reason=reason, can_force=True)
     return None
+
+
+def refuse_another_root(authorities: Sequence[Authority]) -> Refusal | None:
+    """No bundle holds more."""
+    if sum(one.level is Level.ROOT and one.phase in PUBLISHED for one in authorities) < ANCHORS_MAX:
+        return None
+    return Refusal(reason=f"{ANCHORS_MAX} roots are trusted already; revoke one that nobody needs")
+
+
+def refuse_recovery(authorities: Sequence[Authority], now: float, policy: CaPolicy) -> Refusal | None:
+    """Why no other root takes the place of the one there is."""
+    root = active(authorities, Level.ROOT)
+    if policy.is_root_offline or (root is not None and not root.sealed_key):
+        # Its key could not vouch for the new one, so nobody would find the way from the one to the other.
+        return Refusal(reason=f"the root is kept offline, its key is not here: {RECOVER_OFFLINE}")
+    if root is None or now >= root.not_after:
+        return None
+    if now < root.not_before:
+        reason = f"the root {root.authority_id} is not valid before {date(root.not_before)}: {FORCED_RECOVERY}"
+        return Refusal(reason=reason, can_force=True)
+    reason = f"the root {root.authority_id} has not expired: prepare and activate another one instead"
+    return Refusal(reason=reason, can_force=True)
 
 
 def refuse_step(
@@ -117,6 +146,8 @@ def _refuse_activation(
     name = f"{subject.level.value} {subject.authority_id}"
     if now >= subject.not_after:
         return Refusal(reason=f"{name} expired at {date(subject.not_after)}; prepare another one")
+    if now < subject.not_before:
+        return Refusal(reason=f"{name} is not valid before {date(subject.not_before)}: is this machine's clock right?")
     root = active(authorities, Level.ROOT)
     if subject.level is Level.INTERMEDIATE and (root is None or root.authority_id != subject.parent_id):
         return Refusal(reason=f"{name} stands under the root {subject.parent_id}, which is not active: activate that")
@@ -159,8 +190,12 @@ def _alarms(
             if level is Level.INTERMEDIATE or policy.is_root_offline:
                 yield f"there is no active {level.value}: nothing can be issued"
         elif now >= one.not_after:
-            way_out = f"; {RECOVER}" if level is Level.ROOT else ""
+            recovery = RECOVER if one.sealed_key else RECOVER_OFFLINE
+            way_out = f"; {recovery}" if level is Level.ROOT else ""
             yield f"{name} expired at {date(one.not_after)}: nothing can be issued{way_out}"
+        elif now < one.not_before and level is not Level.JWT:
+            way_out = f"; {FORCED_RECOVERY}" if level is Level.ROOT and one.sealed_key else ""
+            yield f"{name} is not valid before {date(one.not_before)}: nothing can be issued{way_out}"
         elif now >= one.not_after - (one.not_after - one.prepared_at) / 10:
             yield f"{name} is in the last tenth of its life and ends at {date(one.not_after)}"
     for step in next_steps(authorities, now, policy, readiness, live):

@@ -36,8 +36,8 @@ def rotate_kek(
     """The id of the new KEK. The store is open, so no control plane runs on it. `recorded` is called with that id
     inside the transaction, to write it down in the audit log; `trust_known`: see `opening.open_vault`.
 
-    Raises CaStateError (no KEK, the wrong one, a key that does not open), TrustBroken, and then nothing has changed;
-    OSError, and what `recorded` raises."""
+    Raises CaStateError (no KEK, the wrong one, a key that does not open), and then nothing has changed; OSError,
+    TrustBroken, Unavailable and what `recorded` raises, and then the next start completes it or takes it back."""
     file = KekFile(path=(kek_file or data_dir / KEK_NAME).absolute(), owner_uid=os.geteuid())
     settle(file, store)
     old = file.read()
@@ -62,9 +62,8 @@ def rotate_kek(
     except EnvelopeError as failure:
         file.discard(file.next_path)
         raise CaStateError(data_dir, f"a sealed key is {failure}", RESTORE, row="J06") from failure
-    except Exception:
-        file.discard(file.next_path)
-        raise
+    # Whatever else fails, both files stay: a commit whose fsync failed may be found done after a crash, and what it
+    # sealed opens with the new KEK only. The next start knows (`settle`).
     file.swap()
     return kek_id(new)
 

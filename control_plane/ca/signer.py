@@ -15,7 +15,7 @@ from certs.errors import InvalidBundle, InvalidCsr, InvalidSvid
 from certs.spiffe_id import SpiffeId, TrustDomain
 from certs.svid import new_private_key
 from certs.verify import verify_chain
-from control_plane.ca.errors import CaError, IdentityMismatch, UnfitToIssue
+from control_plane.ca.errors import CaError, CaExpired, IdentityMismatch, UnfitToIssue
 from control_plane.ca.hierarchy import Issuer
 from control_plane.ca.template import LIFETIME_MAX_S, Validity, leaf_builder, leaf_validity, new_serial
 
@@ -50,6 +50,7 @@ class Signer:
     ) -> None:
         """Raises CaError: its anchor is none of that trust domain."""
         self._issuer = issuer
+        self._not_before = issuer.certificate.not_valid_before_utc.timestamp()
         self._not_after = issuer.not_after
         self._ids = issuer.issuer_id, issuer.root_id
         self._chain_der = issuer.chain_der
@@ -89,6 +90,8 @@ class Signer:
             )
         if weakness := weakness_of(public_key):
             raise InvalidCsr(weakness, row="G05")
+        if now < self._not_before:
+            raise CaExpired("the intermediate is not valid yet: was this machine's clock ahead?", row="F01")
         validity = leaf_validity(
             now=now, lifetime_s=lifetime_s, issuer_not_after=self._not_after, lifetime_max_s=self._lifetime_max_s
         )

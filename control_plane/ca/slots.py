@@ -207,6 +207,11 @@ def active(authorities: Iterable[Authority], level: Level) -> Authority | None:
     return next((one for one in authorities if one.level is level and one.phase is Phase.ACTIVE), None)
 
 
+def is_valid(one: Authority, now: float) -> bool:
+    """A clock that was ahead leaves behind what is not valid yet; that signs as little as what has expired."""
+    return one.not_before <= now < one.not_after
+
+
 def newest(authorities: Iterable[Authority], level: Level, phase: Phase) -> Authority | None:
     found = [one for one in authorities if one.level is level and one.phase is phase]
     return max(found, key=lambda one: one.prepared_at, default=None)
@@ -284,6 +289,7 @@ def _root_steps(authorities: Sequence[Authority], now: float, policy: CaPolicy, 
         not_before = prepared.prepared_at if hurries or current is None else activate_at(current, policy)
         waits_for = readiness.waits_for(prepared.authority_id)
         until = waits_until(prepared, current, policy)
+        not_before = max(not_before, prepared.not_before)
         yield _step(Level.ROOT, StepKind.ACTIVATE, prepared.authority_id, not_before, waits_for, until)
     elif current is not None and now < current.not_after and not policy.is_root_offline:
         not_before = current.prepared_at if signs_leaves_only(current) else prepare_at(current, policy)
@@ -294,19 +300,21 @@ def _intermediate_steps(
     authorities: Sequence[Authority], now: float, policy: CaPolicy, readiness: Readiness
 ) -> Iterable[Step]:
     root = active(authorities, Level.ROOT)
-    if root is not None and (now >= root.not_after or signs_leaves_only(root)):
+    if root is not None and (not is_valid(root, now) or signs_leaves_only(root)):
         return
     current = active(authorities, Level.INTERMEDIATE)
     root_id = root.authority_id if root is not None else ""
-    is_good = current is not None and current.parent_id == root_id and now < current.not_after
+    is_good = current is not None and current.parent_id == root_id and is_valid(current, now)
     prepared = [
         one
         for one in authorities
         if one.level is Level.INTERMEDIATE and one.phase is Phase.PREPARED and one.parent_id == root_id
+        if is_good or one.not_before <= now
     ]
     if prepared:
         new = max(prepared, key=lambda one: one.prepared_at)
         not_before = activate_at(current, policy) if current is not None and is_good else new.prepared_at
+        not_before = max(not_before, new.not_before)
         waits_for: tuple[str, ...] = ()
         if current is not None and now < current.not_after and not _has_signed(authorities, root_id):
             waits_for = readiness.waits_for(root_id)

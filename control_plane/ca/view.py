@@ -100,9 +100,18 @@ def issuer_of(authorities: Sequence[Authority], vault: Vault) -> Issuer | None:
 
 
 def _successions(authorities: Sequence[Authority]) -> Iterable[Succession]:
-    """In order; without those of or for somebody who was revoked."""
+    """Each predecessor before its successor, whatever a clock that was ahead wrote beside them; without those of or for
+    somebody who was revoked."""
     by_id = {one.authority_id: one for one in authorities}
-    for one in sorted(authorities, key=lambda one: one.prepared_at):
+
+    def generation(one: Authority) -> int:
+        passed = {one.authority_id}
+        while one.predecessor_id in by_id and one.predecessor_id not in passed:
+            one = by_id[one.predecessor_id]
+            passed.add(one.authority_id)
+        return len(passed)
+
+    for one in sorted(authorities, key=lambda one: (generation(one), one.prepared_at)):
         predecessor = by_id.get(one.predecessor_id)
         if one.level is not Level.ROOT or not one.succession or predecessor is None:
             continue

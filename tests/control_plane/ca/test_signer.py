@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 
 from certs.spiffe_id import SpiffeId, TrustDomain
-from control_plane.ca.errors import CaError, UnfitToIssue
+from control_plane.ca.errors import CaError, CaExpired, UnfitToIssue
 from control_plane.ca.hierarchy import Issuer, make_intermediate, of_root
 from control_plane.ca.root import Root, make_root
 from control_plane.ca.signer import Signer
@@ -77,7 +77,9 @@ def test_f09_an_intermediate_under_an_intermediate_signs_nothing_that_leaves() -
 def test_an_issuer_that_is_not_valid_yet_signs_nothing_that_leaves() -> None:
     """Peers look at their own clock."""
     old = make_ca(not_before=NOW + 30, not_after=NOW + 3600, names=[uri(TD.uri)])
-    refused(of_root(Root(certificate=old.certificate, private_key=old.key)))
+    issuer = of_root(Root(certificate=old.certificate, private_key=old.key))
+    with pytest.raises(CaExpired, match="not valid yet"):
+        signer(issuer).issue(WEB, ec_key().public_key(), 60, NOW)
 
 
 def test_an_anchor_that_is_none_makes_no_signer() -> None:
