@@ -208,7 +208,9 @@ def reading(path: Path) -> Iterator[tuple[Manifest, tarfile.TarFile]]:
     except (tarfile.TarError, EOFError) as error:
         raise BackupDamaged(f"{path}: is no backup of hauberk's, or cut short ({error})") from error
     except OSError as error:
-        raise BackupDamaged(f"{path}: cannot be read or unpacked ({error.strerror or error})") from error
+        raise BackupDamaged(
+            f"{path}: cannot be read or unpacked ({error.strerror or error}); give a file that `hauberk backup` wrote"
+        ) from error
 
 
 def unpack(path: Path, directory: Path) -> Manifest:

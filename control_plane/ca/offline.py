@@ -22,12 +22,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.authority_id import key_id
 from certs.bundle import TrustBundle
+from certs.der import load_certificate, load_public_key
 from certs.errors import InvalidBundle
 from certs.spiffe_id import TrustDomain
 from control_plane.ca.errors import CaRefused
 from control_plane.model import Authority, Level
 
 PEM_CHARS_MAX = 64 * 1024
+PRIVATE_KEY = "PRIVATE KEY-----"
+"""RFC 7468 sections 10 and 11, and what OpenSSL wrote before it."""
 COMMAND_TIMEOUT_S = 30.0
 ENVIRONMENT = ("PATH", "HOME", "LANG")
 
@@ -44,6 +47,8 @@ def read_chain(pem: str, trust_domain: TrustDomain, roots: Sequence[Authority]) 
     """The intermediate stands first; its root follows, unless it is known. Raises CaRefused."""
     if len(pem) > PEM_CHARS_MAX:
         raise CaRefused(f"the certificates are longer than {PEM_CHARS_MAX} characters")
+    if PRIVATE_KEY in pem:
+        raise CaRefused("there is a private key beside the certificates; keep that on the machine of the root")
     try:
         certificates = x509.load_pem_x509_certificates(pem.encode())
     except Exception as failure:  # see certs.der: the parser's exceptions are not a closed set
@@ -55,7 +60,10 @@ def read_chain(pem: str, trust_domain: TrustDomain, roots: Sequence[Authority]) 
         for one in roots
         if one.level is Level.ROOT and one.certificate_der
     ]
+    for one in certificates:
+        _check_readable(one)
     intermediate = certificates[0]
+    _check_names(intermediate, trust_domain)
     for root in (*certificates[1:], *known):
         if _is_signed_by(intermediate, root):
             _check_root(root, trust_domain)
@@ -63,6 +71,26 @@ def read_chain(pem: str, trust_domain: TrustDomain, roots: Sequence[Authority]) 
     if len(certificates) == 2:
         raise CaRefused("the first certificate is not signed by the second; give the intermediate, then its root")
     raise CaRefused("the certificate is not signed by a root that is known; add its root behind it")
+
+
+def _check_readable(one: x509.Certificate) -> None:
+    """What the parser took may still be a key of a kind it does not know. Raises CaRefused."""
+    try:
+        certificate, _ = load_certificate(one.public_bytes(Encoding.DER), InvalidBundle)
+        load_public_key(certificate, InvalidBundle, "F23")
+    except InvalidBundle as failure:
+        raise CaRefused(f"the certificate of {one.subject.rfc4514_string()!r}: {failure}") from failure
+
+
+def _check_names(intermediate: x509.Certificate, trust_domain: TrustDomain) -> None:
+    """A signing certificate may name its trust domain, and nobody in it (SPIFFE X509-SVID section 3.2). Raises
+    CaRefused."""
+    for extension in intermediate.extensions:
+        if not isinstance(extension.value, x509.SubjectAlternativeName):
+            continue
+        for name in extension.value.get_values_for_type(x509.UniformResourceIdentifier):
+            if name != trust_domain.uri:
+                raise CaRefused(f"the intermediate names itself {name!r}; it may name {trust_domain.uri}, or nothing")
 
 
 def _is_signed_by(one: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -229,7 +229,9 @@ class Operations:
         try:
             made = self._maker.intermediate_record(issuer, requested.sealed_key, now)
         except CaError as failure:
-            raise CaRefused(f"the signed intermediate {failure}") from failure
+            raise CaRefused(
+                f"the signed intermediate {failure}; the extensions it needs are in docs/ca.md"
+            ) from failure
         known = next((one for one in authorities if one.authority_id == made.parent_id), None)
         written = [made]
         if known is None:
@@ -238,6 +240,12 @@ class Operations:
             if current is None:
                 root = replace(root, phase=Phase.ACTIVE, activated_at=now)
             written.append(root)
+            _raise(refuse_another_root(authorities))
+        elif known.certificate_der != issuer.anchor_der:
+            raise CaRefused(
+                f"the root {known.authority_id} is known with another certificate of the same key; make a root with a"
+                " new key, or sign under the certificate that is known"
+            )
         elif known.phase not in (Phase.PREPARED, Phase.ACTIVE):
             raise CaRefused(f"its root {known.authority_id} is {known.phase.value}; sign with another one")
         self._book.write(written, "installed", now, by)

@@ -16,6 +16,7 @@ from certs.spiffe_id import SpiffeId, TrustDomain
 from certs.svid import new_private_key
 from certs.verify import verify_chain
 from control_plane.ca.errors import CaError, CaExpired, IdentityMismatch, UnfitToIssue
+from control_plane.ca.handshake import check_handshake
 from control_plane.ca.hierarchy import Issuer
 from control_plane.ca.template import LIFETIME_MAX_S, Validity, leaf_builder, leaf_validity, new_serial
 
@@ -76,9 +77,10 @@ class Signer:
         return self._issuer.anchor_der
 
     def probe(self, now: float) -> None:
-        """Does what it signs verify? Signs a leaf nobody gets. Raises CaError."""
-        identity = SpiffeId.for_control_plane(self._bundle.trust_domain)
-        self.issue(identity, new_private_key().public_key(), 60.0, now)
+        """Does what it signs verify, and do peers shake hands with it? Signs a leaf nobody gets. Raises CaError."""
+        identity, key = SpiffeId.for_control_plane(self._bundle.trust_domain), new_private_key()
+        issued = self.issue(identity, key.public_key(), 60.0, now)
+        check_handshake(issued.chain_der, key, self.anchor_der)
 
     def issue(self, identity: SpiffeId, public_key: PublicKey, lifetime_s: float, now: float) -> IssuedSvid:
         """An SVID for `identity`, whom the caller of this method has authenticated. `now` in Unix seconds.

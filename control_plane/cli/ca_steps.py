@@ -249,7 +249,8 @@ def _read(path: Path) -> str:
             with path.open("rb") as file:
                 octets = file.read(PEM_OCTETS_MAX + 1)
     except OSError as error:
-        raise CliError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from None
+        why = os.strerror(error.errno or 0)
+        raise CliError(f"{path}: cannot be read ({why}); give a file with the certificates, or - for stdin") from None
     if len(octets) > PEM_OCTETS_MAX:
         raise CliError(f"{path}: longer than {PEM_OCTETS_MAX} bytes; give two certificates in PEM, no more")
     try:
@@ -262,6 +263,8 @@ def _read(path: Path) -> str:
 
 def _certificates(path: Path, text: str) -> str:
     """The likeliest mistakes are told with the file's name. Raises CliError."""
+    if "PRIVATE KEY-----" in text:
+        raise CliError(f"{path}: holds a private key; keep that on the machine of the root, and give the certificates")
     if "-----BEGIN CERTIFICATE-----" in text:
         return text
     if "-----BEGIN CERTIFICATE REQUEST-----" in text:

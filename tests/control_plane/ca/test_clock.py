@@ -57,7 +57,9 @@ def test_r24_a_start_after_a_clock_that_was_ahead(tmp_path: Path) -> None:
         assert own.current.chain_pem.count(b"BEGIN") == 3
 
 
-@pytest.mark.parametrize("days", [0.5, 1, 3.4, 3.5, 3.6, 4.6, 4.7, 5, 6.9, 7, 7.1, 8, 10, 14, 15, 30, 100, 182, 184, 240])
+@pytest.mark.parametrize(
+    "days", [0.5, 1, 3.4, 3.5, 3.6, 4.6, 4.7, 5, 6.9, 7, 7.1, 8, 10, 14, 15, 30, 100, 182, 184, 240]
+)
 def test_r24_whenever_the_clock_comes_back_there_is_one_that_signs(mesh: Mesh, days: float) -> None:
     """Ahead by any number of days, for three ticks; then right again, for six weeks."""
     for tick in range(3):

@@ -6,19 +6,27 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey as PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from certs.bundle import ANCHORS_MAX
 from certs.csr import make_csr
 from certs.spiffe_id import SpiffeId
 from certs.svid import new_private_key
 from certs.verify import verify_chain
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaExpired, CaRefused
+from control_plane.ca.handshake import check_handshake
 from control_plane.ca.offline import SignCommand
 from control_plane.ca.slots import CaPolicy, Readiness
 from control_plane.model import Authority as Held
@@ -112,7 +120,83 @@ def test_another_offline_root_takes_over_when_everybody_knows_it(ca: Certificate
     assert (ca.anchor_der, ca.issuer_id) == (new.der, second.authority_id)
 
 
-REFUSED: dict[str, tuple[str, Callable[[str, Authority], str]]] = {
+CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
+PURPOSE = "signs what no TLS peer takes: unsuitable certificate purpose; the extensions it needs"
+CLIENTS, SERVERS, BOTH = (x509.ExtendedKeyUsage(purposes) for purposes in ([CLIENT], [SERVER], [CLIENT, SERVER]))
+SKI, AKI = x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier
+Signing = Callable[[str, Authority], str]
+
+
+def other_issuer() -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier(b"y" * 20, None, None)
+
+
+def other_subject() -> x509.SubjectKeyIdentifier:
+    return x509.SubjectKeyIdentifier(b"x" * 20)
+
+
+def again(
+    one: x509.Certificate,
+    key: PrivateKey,
+    *,
+    add: Sequence[x509.ExtensionType] = (),
+    drop: Sequence[type[x509.ExtensionType]] = (),
+    life_s: float = 0.0,
+) -> x509.Certificate:
+    """The same certificate with other extensions, or another end, signed by `key`."""
+    builder = x509.CertificateBuilder(
+        issuer_name=one.issuer,
+        subject_name=one.subject,
+        public_key=one.public_key(),
+        serial_number=one.serial_number + 1,
+        not_valid_before=one.not_valid_before_utc,
+        not_valid_after=one.not_valid_after_utc + timedelta(seconds=life_s),
+    )
+    for extension in one.extensions:
+        if type(extension.value) not in drop:
+            builder = builder.add_extension(extension.value, extension.critical)
+    for value in add:
+        builder = builder.add_extension(value, critical=False)
+    return builder.sign(key, SHA256())
+
+
+def altered(**changes: Any) -> Signing:
+    """The intermediate is."""
+
+    def make(csr: str, root: Authority) -> str:
+        made = x509.load_pem_x509_certificate(sign(root, csr).encode())
+        return again(made, root.key, **changes).public_bytes(Encoding.PEM).decode() + pem(root)
+
+    return make
+
+
+def altered_root(**changes: Any) -> Signing:
+    def make(csr: str, root: Authority) -> str:
+        changed = replace(root, certificate=again(root.certificate, root.key, **changes))
+        return sign(root, csr) + pem(changed)
+
+    return make
+
+
+def named(name: str) -> Signing:
+    """The intermediate is."""
+    return altered(add=[x509.SubjectAlternativeName([uri(name)])])
+
+
+def private_pem(root: Authority) -> str:
+    return root.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def unknown_curve() -> str:
+    """A certificate whose key is on a curve without a name, which the library that reads certificates does not know."""
+    made = new_root().certificate.public_bytes(Encoding.DER)
+    prime256v1 = bytes.fromhex("06082a8648ce3d030107")
+    assert made.count(prime256v1) == 1
+    odd = x509.load_der_x509_certificate(made.replace(prime256v1, prime256v1[:-1] + bytes([0x7F])))
+    return odd.public_bytes(Encoding.PEM).decode()
+
+
+REFUSED: dict[str, tuple[str, Signing]] = {
     "no certificate": ("no certificate in PEM", lambda csr, root: "hello"),
     "nothing": ("no certificate in PEM", lambda csr, root: ""),
     "too long": ("longer than", lambda csr, root: "x" * 70_000),
@@ -134,6 +218,21 @@ REFUSED: dict[str, tuple[str, Callable[[str, Authority], str]]] = {
         lambda csr, root: (lambda bad: sign(bad, csr) + pem(bad))(new_root(names=[uri("spiffe://other")])),
     ),
     "the root alone": ("not signed by a root that is known", lambda csr, root: pem(root)),
+    "f03 an intermediate of another trust domain": ("names itself", named("spiffe://other")),
+    "f03 an intermediate that is somebody": ("names itself", named(f"{TD.uri}/ns/shop/sa/web")),
+    "a private key beside it": (
+        "there is a private key beside the certificates; keep that on the machine of the root",
+        lambda csr, root: sign(root, csr) + pem(root) + private_pem(root),
+    ),
+    "f23 a key of a kind nobody knows": ("the key is not supported|cannot be read", lambda csr, root: unknown_curve()),
+    # What OpenSSL refuses, and `certs.verify` does not look at.
+    "f08 an intermediate for clients": (PURPOSE, altered(add=[CLIENTS])),
+    "f08 an intermediate for servers": ("Neither EKU nor anyEKU", altered(add=[SERVERS])),
+    "f08 a root for clients": (PURPOSE, altered_root(add=[CLIENTS])),
+    "f02 an intermediate that does not say under whom": ("Missing Authority Key", altered(drop=[AKI])),
+    "f02 an intermediate under another one": ("unable to get local", altered(drop=[AKI], add=[other_issuer()])),
+    "f02 a root without an identifier": ("Missing Subject Key", altered_root(drop=[SKI, AKI])),
+    "f02 a root with another identifier": ("unable to get local", altered_root(drop=[SKI], add=[other_subject()])),
 }
 
 
@@ -147,6 +246,59 @@ def test_what_comes_back_is_checked_like_a_strangers(what: str, ca: CertificateA
         ca.install(make(ca.csr_pem(request.authority_id), new_root()), NOW, BY)
     assert ca.authorities == before
     assert not ca.has_root
+
+
+def test_what_peers_take_is_taken(ca: CertificateAuthority) -> None:
+    """Both purposes, names of the mesh; and a sidecar's own contexts shake hands with what it signs (F08)."""
+    root, request = new_root(), one(ca, Level.INTERMEDIATE, Phase.REQUESTED)
+    ca.install(
+        altered(add=[BOTH, x509.SubjectAlternativeName([uri(TD.uri)])])(ca.csr_pem(request.authority_id), root), NOW, BY
+    )
+    assert ca.tick(NOW + 1, Readiness())
+    key = new_private_key()
+    issued = ca.issue(WEB, make_csr(key, None), 10, NOW + 1)
+    check_handshake(issued.chain_der, key, ca.anchor_der)
+
+
+def test_a_root_with_another_certificate_of_its_key_is_refused(ca: CertificateAuthority) -> None:
+    """Authorities are known by their keys: leaves would stand under the one that is known, which may have expired."""
+    root = new_root()
+    first = one(ca, Level.INTERMEDIATE, Phase.REQUESTED)
+    ca.install(sign(root, ca.csr_pem(first.authority_id)) + pem(root), NOW, BY)
+    ca.tick(NOW + 1, Readiness())
+    longer = replace(root, certificate=again(root.certificate, root.key, life_s=100_000.0))
+    second = ca.prepare(Level.INTERMEDIATE, NOW + 2, BY)
+    before = ca.authorities
+    with pytest.raises(CaRefused, match="is known with another certificate of the same key; make a root with a new"):
+        ca.install(sign(longer, ca.csr_pem(second.authority_id)) + pem(longer), NOW + 3, BY)
+    assert ca.authorities == before
+    ca.install(sign(root, ca.csr_pem(second.authority_id)) + pem(root), NOW + 4, BY)
+
+
+def test_one_root_more_than_a_bundle_holds_is_refused(ca: CertificateAuthority) -> None:
+    """With words, before anything is written."""
+    request = one(ca, Level.INTERMEDIATE, Phase.REQUESTED)
+    for number in range(ANCHORS_MAX):
+        root = new_root()
+        ca.install(sign(root, ca.csr_pem(request.authority_id)) + pem(root), NOW + number, BY)
+        request = ca.prepare(Level.INTERMEDIATE, NOW + number, BY, force=True)
+    root = new_root()
+    with pytest.raises(CaRefused, match="16 roots are trusted already; revoke one"):
+        ca.install(sign(root, ca.csr_pem(request.authority_id)) + pem(root), NOW + 20, BY)
+
+
+def test_an_offline_root_is_not_recovered_whatever_the_policy_says(ca: CertificateAuthority, tmp_path: Path) -> None:
+    """Without its configuration a command does not know that the root is offline; that its key is not here it does."""
+    root, request = new_root(), one(ca, Level.INTERMEDIATE, Phase.REQUESTED)
+    ca.install(sign(root, ca.csr_pem(request.authority_id)) + pem(root), NOW, BY)
+    ca.tick(NOW + 1, Readiness())
+    ca._operations.policy = CaPolicy()
+    for now, force in ((NOW + 2, True), (NOW + 200_000, False), (NOW + 200_000, True)):
+        with pytest.raises(CaRefused, match="the root is kept offline, its key is not here: prepare an intermediate"):
+            ca.recover(now, BY, force=force)
+    alarms = ca.alarms(NOW + 200_000, Readiness())
+    assert any("root with another key that has not expired" in alarm for alarm in alarms)
+    assert ca.anchor_der == root.der
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

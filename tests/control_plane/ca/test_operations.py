@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,9 +70,11 @@ class Mesh:
     def phase_of(self, authority: Authority) -> Phase:
         return next(one for one in self.ca.authorities if one.authority_id == authority.authority_id).phase
 
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.data_dir / "audit.jsonl").read_text().splitlines()]
+
     def audited(self) -> list[tuple[str, str]]:
-        lines = [json.loads(line) for line in (self.data_dir / "audit.jsonl").read_text().splitlines()]
-        return [(one["event"], one["by"]) for one in lines if one["event"].startswith("ca.")]
+        return [(one["event"], one["by"]) for one in self.records() if one["event"].startswith("ca.")]
 
 
 @pytest.fixture
@@ -212,6 +215,51 @@ def test_activating_what_somebody_does_not_know_needs_force(mesh: Mesh) -> None:
     mesh.ca.activate(second.authority_id, NOW + 5, BY, missing, force=True)
     assert mesh.issue(NOW + 5).root_id == new.authority_id
     assert mesh.ca.pin == pin(new.certificate_der)
+
+
+def test_j10_what_was_forced_says_so_in_the_audit_file(mesh: Mesh) -> None:
+    """With what it was done against, and who was cut off; what needed no force does not, whatever was typed."""
+    new = mesh.ca.prepare(Level.ROOT, NOW + 1, BY)
+    missing = Readiness(missing={new.authority_id: ("orders.shop#1", "web.shop#2")})
+    mesh.ca.activate(new.authority_id, NOW + 2, BY, missing, force=True)
+    second = mesh.one(Level.INTERMEDIATE, Phase.PREPARED)
+    mesh.ca.activate(second.authority_id, NOW + 3, BY, mesh.everybody_knows(), force=True)
+    mesh.ca.recover(NOW + 4, BY, force=True)
+    activated, unforced, recovered = [one for one in mesh.records() if one["event"] in ("ca.activated", "ca.recovered")]
+    assert "is not known to everybody yet" in activated["forced"]
+    assert activated["breaks"] == ["orders.shop#1", "web.shop#2"]
+    assert "forced" not in unforced
+    assert "has not expired" in recovered["forced"]
+
+
+def test_recovered_too_often_it_is_refused_with_words(mesh: Mesh) -> None:
+    """A bundle holds no more; those that are retired by time make room, also where no control plane has run."""
+    mesh.issue(NOW)
+    for number in range(15):
+        mesh.ca.recover(NOW + 1 + number / 10, BY, force=True)
+        mesh.issue(NOW + 1 + number / 10)
+    with pytest.raises(CaRefused, match="16 roots are trusted already; revoke one that nobody needs"):
+        mesh.ca.recover(NOW + 3, BY, force=True)
+    mesh.ca.recover(NOW + 40, BY, force=True)
+    assert mesh.issue(NOW + 41).root_id == mesh.one(Level.ROOT).authority_id
+
+
+def test_a_step_that_raises_anything_is_tried_again_later(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake of ours in it does not end the housekeeping, and an alarm says what it was."""
+
+    def fails(now: float) -> bool:
+        raise ArithmeticError("a mistake")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mesh.ca._operations._book, "forget", fails)
+        for second in range(25):
+            mesh.tick(NOW + second)
+    assert caplog.text.count("a step of the CA failed") == 3
+    assert mesh.ca.alarms(NOW + 25, Readiness()) == ("the last step of the CA failed: a mistake",)
+    mesh.tick(NOW + 40)
+    assert mesh.ca.alarms(NOW + 40, Readiness()) == ()
 
 
 def test_what_is_active_is_not_taken_away(mesh: Mesh) -> None:

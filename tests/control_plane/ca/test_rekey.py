@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from certs.spiffe_id import SpiffeId
 from certs.svid import new_private_key
 from control_plane.ca.errors import CaStateError
 from control_plane.ca.rekey import rotate_kek
+from control_plane.errors import Unavailable
 from control_plane.store.sqlite import SqliteStore
 from tests.control_plane.ca.crash import PowerCut, fail_at
 from tests.control_plane.support import NOW, TD, open_ca
@@ -103,6 +105,36 @@ def test_j06_a_wrong_or_missing_kek_is_not_replaced(tmp_path: Path) -> None:
     (data_dir / "kek.key").write_bytes(right)
     (data_dir / "kek.key").chmod(0o400)
     opens(data_dir)
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_commit_that_failed_and_is_found_done_loses_no_key(
+    is_done: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write-ahead log whose fsync failed may be there after a crash, with the commit in it: then the new KEK is the
+    only one that opens anything, and it is still there. Else the next start throws it away."""
+    data_dir = tmp_path / "cp"
+    open_ca(data_dir)
+    before = (data_dir / "kek.key").read_bytes()
+    with closing(SqliteStore.open(data_dir / "hauberk.db")) as store, monkeypatch.context() as patched:
+        begin = store.transaction
+
+        @contextmanager
+        def failing() -> Iterator[None]:
+            patched.undo()  # those within it are not the one that commits
+            with begin():
+                yield
+                if not is_done:
+                    raise Unavailable("the disk fails")
+            raise Unavailable("the disk fails")
+
+        patched.setattr(store, "transaction", failing)
+        with pytest.raises(Unavailable):
+            rotate_kek(data_dir, None, store, os.urandom)
+    assert (data_dir / "kek.key.next").exists()
+    opens(data_dir)
+    assert ((data_dir / "kek.key").read_bytes() == before) is not is_done
+    assert not (data_dir / "kek.key.next").exists()
 
 
 def test_what_cannot_be_written_down_is_not_done(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import grpc
 import pytest
 
+from certs.succession import follow
 from control_plane.cli.ca_status import id_length
 from protos.hauberk.v1 import admin_pb2 as pb
 from tests.control_plane.cli.conftest import Hauberk
 from tests.control_plane.cli.fake_control_plane import FakeControlPlane
-from tests.control_plane.support import ca_and_store
+from tests.control_plane.support import TD, ca_and_store
 
 NOW = 1_800_000_000.0
 A, B = "aa" * 16, "ab" * 16
@@ -243,6 +244,23 @@ def test_recover_makes_a_root_in_a_mesh_that_has_expired(hauberk: Hauberk, tmp_p
     assert (forced.exit_code, json.loads(forced.stdout)["level"]) == (0, "root")
     with ca_and_store(data_dir, time.time()) as (ca, _):
         assert ca.anchor_der not in (old, recovered)
+
+
+def test_r24_recover_by_force_where_the_root_was_made_under_a_clock_that_was_ahead(
+    hauberk: Hauberk, tmp_path: Path
+) -> None:
+    """Whether the clock is wrong now is asked first."""
+    data_dir = tmp_path / "cp"
+    with ca_and_store(data_dir, time.time() + 10 * 86_400.0) as (ca, _):
+        ahead = ca.anchor_der
+    refused = hauberk("ca", "recover", "--data-dir", str(data_dir))
+    assert refused.exit_code == 1
+    assert "is not valid before" in refused.stderr
+    assert "set this machine's clock; if it is right" in refused.stderr
+    forced = hauberk("ca", "recover", "--data-dir", str(data_dir), "--force", "--yes")
+    assert forced.exit_code == 0, forced.stderr
+    with ca_and_store(data_dir, time.time()) as (ca, _):
+        assert follow([ahead], ca.successions(), TD) == (ca.anchor_der,)
 
 
 def test_recover_asks_a_control_plane_that_runs(hauberk: Hauberk, fake: FakeControlPlane, tmp_path: Path) -> None:
