@@ -1,10 +1,10 @@
 """One control plane and a thousand sidecars: joining, issuing, pushing, and coming back after a restart.
 
-`python -m benchmarks.fleet [--sidecars N] [--pushes N] [--restarts N] [--out FILE]`
+`python -m benchmarks.fleet [--sidecars N] [--pushes N] [--restarts N] [--python PYTHON] [--out FILE]`
 
 The control plane is the real one, in its own process. The sidecars are what a sidecar has towards its control plane,
 over real sockets, all in one other process (`benchmarks.fleet_members`), so that a machine of two cores has one for
-each. Measured:
+each. The control plane is run by the fastest CPython that is installed (`benchmarks.interpreter`). Measured:
 
     join     from the first token shown until the last sidecar holds a certificate, and its first snapshot; and what a
              certificate costs the control plane, in its own CPU time
@@ -28,12 +28,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import account
+from benchmarks import account, interpreter
 from benchmarks.ours import revision
 from benchmarks.tools import ROOT
 from control_plane.cli.client import Client
@@ -56,6 +56,18 @@ LIMITS = {
 """All sidecars share one IP address here; what is measured is not the limit on one address."""
 
 Json = dict[str, Any]
+
+
+class FleetMesh(Mesh):
+    """A mesh whose control plane is run by a certain interpreter."""
+
+    def __init__(self, directory: Path, python: str) -> None:
+        super().__init__(directory, limits=LIMITS)
+        self._python = python
+
+    def start(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> Process:
+        command = [self._python if word == sys.executable else word for word in command]
+        return super().start(name, command, {"PYTHONPATH": str(ROOT), **(environ or {})})
 
 
 class Members:
@@ -202,10 +214,10 @@ def spread(values: Sequence[float]) -> Json:
     }
 
 
-def measure(count: int, pushes: int, restarts: int) -> Json:
+def measure(count: int, pushes: int, restarts: int, python: str) -> Json:
     with (
         tempfile.TemporaryDirectory(prefix="fl") as directory,
-        Mesh(Path(directory), limits=LIMITS) as mesh,
+        FleetMesh(Path(directory), python) as mesh,
         members() as fleet,
     ):
         bench = Bench(mesh, mesh.start_control_plane(), fleet, count)
@@ -228,17 +240,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sidecars", type=int, default=1_000)
     parser.add_argument("--pushes", type=int, default=20)
     parser.add_argument("--restarts", type=int, default=3)
+    parser.add_argument("--python", default="fastest", help="`fastest`, the project's `own`, or a path")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "fleet.json")
     given = parser.parse_args(arguments)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each sidecar is a socket on both sides
     load = os.getloadavg()[0]
+    python = interpreter.fastest() if given.python == "fastest" else given.python
+    python = interpreter.equipped(sys.executable if python == "own" else python)
     result = {
         "sidecars": given.sidecars,
-        "machine": {"cores": os.cpu_count(), "load_at_begin": round(load, 2), "python": platform.python_version()},
+        "machine": {
+            "cores": os.cpu_count(),
+            "load_at_begin": round(load, 2),
+            "python": interpreter.version_of(python),
+            "python_of_the_sidecars": platform.python_version(),
+        },
         "revision": revision(ROOT),
         "targets": TARGETS,
-        **measure(given.sidecars, given.pushes, given.restarts),
+        **measure(given.sidecars, given.pushes, given.restarts, python),
     }
     given.out.write_text(json.dumps(result, indent=2) + "\n")
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
