@@ -53,6 +53,8 @@ STOP_GRACE_S = 1.0
 FORGET_EVERY_S = 3_600.0
 EXPIRED_KEPT_S = 86_400.0
 """Expired tokens and certificates are remembered this long, to tell people what happened to theirs."""
+JUMPED_S, DOUBTED_S = 600.0, 86_400.0
+"""A clock that goes so much ahead from one tick to the next was set, or the machine slept; how long it is doubted."""
 
 Started = Callable[[Addresses], None]
 
@@ -259,7 +261,20 @@ def housekeep(state: State, now: float) -> None:
         state.hub.notify()
     state.certificate.renew(now)
     state.audit.tick(now)
-    if not 0 < state.forget_at - now <= FORGET_EVERY_S:
+    _forget(state, now)
+
+
+def _forget(state: State, now: float) -> None:
+    """What has long expired, hourly. Not in the hour after a start, nor in the day after the clock went ahead further
+    than a tick does: if it is wrong, what it calls expired is not, and a revocation that is forgotten is a certificate
+    that is trusted again (R24)."""
+    if not state.ticked_at:
+        state.forget_at = now + FORGET_EVERY_S
+    elif now - state.ticked_at > JUMPED_S:
+        state.forget_at = now + DOUBTED_S
+        log.warning("the clock went ahead", extra=fields(by_s=round(now - state.ticked_at, 1)))
+    elif not now < state.forget_at <= now + DOUBTED_S:
         state.forget_at = now + FORGET_EVERY_S
         state.store.forget_expired(now - EXPIRED_KEPT_S)
         state.acknowledged.forget(now)
+    state.ticked_at = now

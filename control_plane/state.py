@@ -37,3 +37,5 @@ class State:
     """As bound; join tokens carry it."""
     forget_at: float = 0.0
     """When what has long expired is looked for next."""
+    ticked_at: float = 0.0
+    """When the last housekeeping was; Unix seconds."""

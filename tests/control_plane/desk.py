@@ -125,6 +125,7 @@ class Desk:
         ends = self.clock.at + seconds
         while self.clock.at < ends:
             self.clock.at = min(ends, self.clock.at + 43_200)
+            self.state.ticked_at = self.clock()  # with all the ticks between
             housekeep(self.state, self.clock())
 
 
