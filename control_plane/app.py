@@ -53,6 +53,7 @@ STOP_GRACE_S = 1.0
 FORGET_EVERY_S = 3_600.0
 EXPIRED_KEPT_S = 86_400.0
 """Expired tokens and certificates are remembered this long, to tell people what happened to theirs."""
+DOUBTED_FACT = "clock doubted until"
 JUMPED_S, DOUBTED_S = 600.0, 86_400.0
 """A clock that goes so much ahead from one tick to the next was set, or the machine slept; how long it is doubted."""
 
@@ -162,6 +163,8 @@ def open_state(config: ControlPlaneConfig, stack: contextlib.ExitStack, now: Cal
         loader=loader,
         registry=registry,
         hub=Hub(store, loader, debounce_s=config.push_debounce_s),
+        ticked_at=now(),
+        doubted_until=_doubted_at_start(store, audit.last_at, now()),
     )
 
 
@@ -255,26 +258,39 @@ async def _tick(state: State, now: Callable[[], float]) -> None:
 
 def housekeep(state: State, now: float) -> None:
     """All that is due at `now`, Unix seconds. Called every TICK_S."""
+    is_doubted = _doubts_clock(state, now)
     if state.registry.sweep(now):
         state.hub.notify()
+    state.authority.doubt_clock(is_doubted)
     if state.authority.tick(now, state.acknowledged.readiness(now)):
         state.hub.notify()
     state.certificate.renew(now)
     state.audit.tick(now)
-    _forget(state, now)
-
-
-def _forget(state: State, now: float) -> None:
-    """What has long expired, hourly. Not in the hour after a start, nor in the day after the clock went ahead further
-    than a tick does: if it is wrong, what it calls expired is not, and a revocation that is forgotten is a certificate
-    that is trusted again (R24)."""
-    if not state.ticked_at:
-        state.forget_at = now + FORGET_EVERY_S
-    elif now - state.ticked_at > JUMPED_S:
-        state.forget_at = now + DOUBTED_S
-        log.warning("the clock went ahead", extra=fields(by_s=round(now - state.ticked_at, 1)))
-    elif not now < state.forget_at <= now + DOUBTED_S:
+    if not state.forget_at:
+        state.forget_at = now + FORGET_EVERY_S  # the clock may be set right after a start
+    if not is_doubted and not now < state.forget_at <= now + FORGET_EVERY_S:
         state.forget_at = now + FORGET_EVERY_S
         state.store.forget_expired(now - EXPIRED_KEPT_S)
         state.acknowledged.forget(now)
-    state.ticked_at = now
+
+
+def _doubted_at_start(store: Store, last_at: float, now: float) -> float:
+    """Until when. `last_at`: when something was written last; what is more than a day later may be a wrong clock."""
+    if 0 < last_at < now - DOUBTED_S:
+        return now + FORGET_EVERY_S
+    until = float(store.fact(DOUBTED_FACT) or 0.0)
+    return until if until <= now + DOUBTED_S else 0.0
+
+
+def _doubts_clock(state: State, now: float) -> bool:
+    """In the day after it went ahead further than a tick does. If it is wrong, what it calls expired is not: an anchor
+    that is dropped, or a revocation that is forgotten, was needed (R24)."""
+    before, state.ticked_at = state.ticked_at, now
+    if now < before:
+        state.doubted_until = now
+    elif now - before > JUMPED_S:
+        state.doubted_until = now + DOUBTED_S
+        state.store.change_fact(DOUBTED_FACT, str(state.doubted_until))
+        facts = fields(by_s=round(now - before, 1), for_s=DOUBTED_S)
+        log.warning("the clock went ahead; nothing is forgotten, and roots stay as they are for a while", extra=facts)
+    return now < state.doubted_until

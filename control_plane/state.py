@@ -33,9 +33,11 @@ class State:
     loader: WorldLoader
     registry: Registry
     hub: Hub
-    join_port: int = 0
-    """As bound; join tokens carry it."""
+    ticked_at: float
+    """When the last housekeeping was; Unix seconds."""
+    doubted_until: float
+    """Until when the clock is not believed when it says that something has expired."""
     forget_at: float = 0.0
     """When what has long expired is looked for next."""
-    ticked_at: float = 0.0
-    """When the last housekeeping was; Unix seconds."""
+    join_port: int = 0
+    """As bound; join tokens carry it."""

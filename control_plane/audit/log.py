@@ -69,6 +69,8 @@ class AuditLog:
         self._trust_told = 0
         self.trust_known = 0
         """Number of the last statement of whom the mesh trusts that the file spoke of when it was opened."""
+        self.last_at = 0.0
+        """When the last record was written that was there then; Unix seconds, 0: there was none."""
 
     def __repr__(self) -> str:
         return f"<AuditLog {self._path.name} seq={self._head.seq} held={len(self._held)}>"
@@ -84,7 +86,7 @@ class AuditLog:
         except OSError as error:
             raise StoreError(f"{path}: the audit file cannot be read or written ({error.strerror})") from error
         audit = cls(path, taken.fd, store, head=taken.head, first=taken.first, end=taken.end)
-        audit.trust_known = taken.trust
+        audit.trust_known, audit.last_at = taken.trust, taken.last_at
         try:
             store.attach(audit)
             with store.transaction():

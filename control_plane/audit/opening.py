@@ -43,6 +43,8 @@ class TakenUp:
     """Octets of the file."""
     trust: int = 0
     """The largest `trust` of what was committed, as far as was read."""
+    last_at: float = 0.0
+    """When the last record was written; Unix seconds, 0: there was none."""
     to_tell: list[tuple[str, dict[str, Field]]] = field(default_factory=list)
     """Records that say what was found: (event, fields)."""
 
@@ -61,6 +63,7 @@ def take_up(path: Path, store: Store, now: float) -> TakenUp:
     taken = TakenUp(fd=-1, head=found.head or older.head or stored, first=0, end=len(octets))
     taken.first = found.records[0].seq if found.records else taken.head.seq + 1
     ranges = ranges_of(one.seq for one in records if one.event not in OUTSIDE)
+    taken.last_at = next((one.at for one in reversed((*older.records, *found.records))), 0.0)
     taken.trust = trust_of(one for one in (*older.records, *found.records) if one.seq <= stored.seq)
     torn = octets[found.end :]
     taken.fd = files.open_private(path)

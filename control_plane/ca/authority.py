@@ -181,6 +181,11 @@ class CertificateAuthority:
         """Does what is due. True: the mesh must be told. Raises nothing: what fails is logged and tried again."""
         return self._operations.tick(now, readiness)
 
+    def doubt_clock(self, is_doubted: bool) -> None:
+        """It may be ahead. As long as it is doubted, time alone retires nothing, and changes nothing about roots: what
+        was made of them ahead of time would have to be undone by an operator."""
+        self._operations.is_clock_doubted = is_doubted
+
     def close(self) -> None:
         """Ends what it started. Idempotent."""
         self._operations.close()

@@ -126,6 +126,7 @@ class Desk:
         while self.clock.at < ends:
             self.clock.at = min(ends, self.clock.at + 43_200)
             self.state.ticked_at = self.clock()  # with all the ticks between
+            self.state.doubted_until = 0.0
             housekeep(self.state, self.clock())
 
 

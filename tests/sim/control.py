@@ -24,7 +24,7 @@ from control_plane.api import callers
 from control_plane.api.authz import Caller, authorize
 from control_plane.api.methods import methods
 from control_plane.config import ControlPlaneConfig
-from control_plane.errors import ControlPlaneError, Unauthenticated
+from control_plane.errors import ControlPlaneError, StartError, Unauthenticated
 from control_plane.state import State
 from protos.hauberk.v1 import discovery_pb2
 
@@ -51,9 +51,14 @@ class Control:
     # Life
 
     def start(self) -> None:
+        """Raises StartError."""
         assert not self.is_up
         self._stack = contextlib.ExitStack()
-        self.state = app.open_state(self._config, self._stack, self._now)
+        try:
+            self.state = app.open_state(self._config, self._stack, self._now)
+        except StartError:
+            self._stack.close()
+            raise
         self.state.join_port = JOIN_PORT
         self.apis = handlers.apis(self.state, self._config.limits, self._now)
         made = self.apis
@@ -70,15 +75,18 @@ class Control:
         self._woken.clear()
         self._stack.close()
 
-    async def housekeeping(self, every_s: float) -> None:
+    async def keep_house(self, every_s: float) -> None:
         """For ever; `app._tick` with a longer breath."""
         while True:
             await trio.sleep(every_s)
             if self.is_up:
-                app.housekeep(self.state, self._now())
-                for stream in list(self._streams):
-                    stream.expire(self._now())
-                self.settle()
+                self.housekeep()
+
+    def housekeep(self) -> None:
+        app.housekeep(self.state, self._now())
+        for stream in list(self._streams):
+            stream.expire(self._now())
+        self.settle()
 
     # Who it is
 

@@ -16,8 +16,8 @@ class Fault:
 
     at: float
     kind: str
-    """restart | partition | jump | control plane down | control plane restart | revoke identity | revoke serial |
-    prepare root | taint intermediate | clone"""
+    """restart | partition | jump | control plane down | control plane restart | control plane jump | revoke identity |
+    revoke serial | prepare root | taint intermediate | clone"""
     for_s: float = 0.0
     nodes: tuple[int, ...] = ()
     by_s: float = 0.0
@@ -37,6 +37,8 @@ class Rates:
     serials_revoked: float = 12
     roots_prepared: float = 2
     intermediates_tainted: float = 3
+    control_jumps: float = 0
+    """Of the control plane's clock."""
 
 
 def schedule(rng: random.Random, node_count: int, rates: Rates, *, from_s: float, until_s: float) -> list[Fault]:
@@ -75,4 +77,7 @@ def schedule(rng: random.Random, node_count: int, rates: Rates, *, from_s: float
     found += [Fault(at=at, kind="revoke serial", nodes=one()) for at in some(rates.serials_revoked)]
     found += [Fault(at=at, kind="prepare root") for at in some(rates.roots_prepared)]
     found += [Fault(at=at, kind="taint intermediate") for at in some(rates.intermediates_tainted)]
+    for at in some(rates.control_jumps) if rates.control_jumps else ():
+        by_s = rng.choice((-1, 1)) * rng.choice((HOUR_S, DAY_S, 10 * DAY_S, 60 * DAY_S))
+        found.append(Fault(at=at, kind="control plane jump", for_s=rng.choice((MINUTE_S, HOUR_S, DAY_S)), by_s=by_s))
     return sorted(found, key=lambda fault: (fault.at, fault.kind, fault.nodes))

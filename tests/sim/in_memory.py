@@ -96,7 +96,8 @@ def in_memory(network: Network, clock: JumpClock) -> Iterator[None]:
         "sidecar.rules.decode.LIFETIME_S_MAX": LEAF_S,
         "control_plane.api.credentials.LIFETIME_S": SERVER_S,
         "control_plane.app.FORGET_EVERY_S": DAY_S,
-        "control_plane.app.JUMPED_S": math.inf,
+        "control_plane.app.JUMPED_S": 2 * DAY_S,
+        "control_plane.app.DOUBTED_S": 4 * DAY_S,
         "control_plane.config.CERTIFICATE_LIFETIME_S_MAX": LEAF_S,
         "control_plane.config_ca.CaPolicy": partial(CaPolicy, leaf_lifetime_max_s=LEAF_S),
     }

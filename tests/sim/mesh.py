@@ -23,7 +23,7 @@ import trio
 
 from control_plane.config import ControlPlaneConfig, Limits
 from control_plane.config_ca import CaConfig
-from control_plane.errors import ControlPlaneError
+from control_plane.errors import ControlPlaneError, StartError
 from control_plane.model import Level, Phase
 from protos.hauberk.v1 import admin_pb2
 from tests.sim.checks import Checks
@@ -88,7 +88,9 @@ class World:
             ),
             limits=Limits(join_burst=1_000, join_rate_per_s=100.0),
         )
-        self.control = Control(config, self.now)
+        self._control_offset_s = 0.0
+        """Of the control plane's clock."""
+        self.control = Control(config, lambda: self.now() + self._control_offset_s)
         self.network = Network(control=self.control, losing=lambda: self._rng.random() < LOST_SHARE)
         verifier = Verifier()
         self.nodes = [
@@ -109,7 +111,7 @@ class World:
             verifier=verifier,
             began_at=BEGAN_AT,
             slice_s=SLICE_S,
-            is_reachable=self.network.is_reachable,
+            is_reachable=lambda number: not self._control_offset_s and self.network.is_reachable(number),
             broken=self._broken,
         )
         self._faults = schedule(self._rng, node_count, rates, from_s=SETTLED_S, until_s=days * DAY_S)
@@ -130,7 +132,7 @@ class World:
         for node in self.nodes:
             self._give_token(node)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.control.housekeeping, HOUSEKEEPING_S)
+            nursery.start_soon(self.control.keep_house, HOUSEKEEPING_S)
             nursery.start_soon(self._watch)
             self._nursery = nursery
             for node in self.nodes:
@@ -161,6 +163,8 @@ class World:
                 await self._jump(self.nodes[fault.nodes[0]], fault)
             case "control plane down":
                 await self._control_down(fault.for_s)
+            case "control plane jump":
+                await self._control_jump(fault)
             case "revoke identity":
                 await self._revoke_identity(self.nodes[fault.nodes[0]], fault.for_s)
             case "revoke serial":
@@ -206,8 +210,33 @@ class World:
         self.control.stop()
         self.network.went_down()
         await trio.sleep(for_s)
-        self.control.start()
+        while not self._starts():
+            await trio.sleep(HOUR_S)
         self.checks.up_since = self.now()
+
+    def _starts(self) -> bool:
+        try:
+            self.control.start()
+        except StartError:
+            if not self._control_offset_s:
+                raise
+            return False  # its clock is behind the root's beginning
+        return True
+
+    async def _control_jump(self, fault: Fault) -> None:
+        """Its clock is wrong for a while, and right again; until then it may refuse everybody, and everybody it."""
+        if self._control_offset_s:
+            return
+        self._control_offset_s = fault.by_s
+        self._housekeep()
+        await trio.sleep(fault.for_s)
+        self._control_offset_s = 0.0
+        self._housekeep()
+        self.checks.up_since = self.now()
+
+    def _housekeep(self) -> None:
+        if self.control.is_up:
+            self.control.housekeep()
 
     async def _revoke_identity(self, node: Node, for_s: float) -> None:
         identity, checks = node.identity, self.checks

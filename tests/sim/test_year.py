@@ -71,6 +71,14 @@ def test_a_year_of_restarts_partitions_clock_jumps_and_rotations(directory: Path
         assert report.happened[what] > 0, f"no {what} in this run: {report}"
 
 
+def test_r24_a_year_of_a_control_plane_whose_clock_jumps(directory: Path) -> None:
+    """By an hour, or by months, also while it starts or an operator rotates a root: when it is right again everything
+    is, without anybody."""
+    report = mesh.run(directory, SEEDS[0], nodes=12, rates=CLOCKS)
+    print(report)
+    assert report.happened["control plane jump"] >= 60
+
+
 def renewal_at_the_end(patch: pytest.MonkeyPatch) -> None:
     """Of a certificate's life, instead of at half of it."""
     patch.setattr(rotator, "renew_at", lambda received_at, not_after, rng: not_after)
@@ -100,12 +108,20 @@ def revocations_that_are_not_asked_for(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("control_plane.push.encode.revocations", lambda value: None)
 
 
+def a_clock_that_is_believed(patch: pytest.MonkeyPatch) -> None:
+    """Whatever it says of a sudden has expired is gone for good."""
+    patch.setattr("control_plane.app._doubts_clock", lambda state, now: False)
+
+
+CLOCKS = Rates(control_jumps=80)
+
 PLANTED = [
     (renewal_at_the_end, QUIET),
     (an_anchor_dropped_early, Rates(partitions=100, roots_prepared=24)),
     (a_timer_on_the_wall_clock, Rates(jumps=600, restarts=0)),
     (an_anchor_nobody_was_told_of, Rates(partitions=100, roots_prepared=24)),
     (revocations_that_are_not_asked_for, Rates(serials_revoked=60)),
+    (a_clock_that_is_believed, CLOCKS),
 ]
 
 
