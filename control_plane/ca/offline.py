@@ -60,8 +60,8 @@ def read_chain(pem: str, trust_domain: TrustDomain, roots: Sequence[Authority]) 
         for one in roots
         if one.level is Level.ROOT and one.certificate_der
     ]
-    for one in certificates:
-        _check_readable(one)
+    for place, one in zip(("first", "second"), certificates, strict=False):
+        _check_readable(one, place)
     intermediate = certificates[0]
     _check_names(intermediate, trust_domain)
     for root in (*certificates[1:], *known):
@@ -73,13 +73,14 @@ def read_chain(pem: str, trust_domain: TrustDomain, roots: Sequence[Authority]) 
     raise CaRefused("the certificate is not signed by a root that is known; add its root behind it")
 
 
-def _check_readable(one: x509.Certificate) -> None:
-    """What the parser took may still be a key of a kind it does not know. Raises CaRefused."""
+def _check_readable(one: x509.Certificate, place: str) -> None:
+    """The parser looks at a key, a name or an extension only when it is asked for. So the refusal does not say whose
+    certificate it is, only which. Raises CaRefused."""
     try:
         certificate, _ = load_certificate(one.public_bytes(Encoding.DER), InvalidBundle)
         load_public_key(certificate, InvalidBundle, "F23")
     except InvalidBundle as failure:
-        raise CaRefused(f"the certificate of {one.subject.rfc4514_string()!r}: {failure}") from failure
+        raise CaRefused(f"the {place} certificate: {failure}; have it made anew") from failure
 
 
 def _check_names(intermediate: x509.Certificate, trust_domain: TrustDomain) -> None:
@@ -90,7 +91,9 @@ def _check_names(intermediate: x509.Certificate, trust_domain: TrustDomain) -> N
             continue
         for name in extension.value.get_values_for_type(x509.UniformResourceIdentifier):
             if name != trust_domain.uri:
-                raise CaRefused(f"the intermediate names itself {name!r}; it may name {trust_domain.uri}, or nothing")
+                raise CaRefused(
+                    f"the intermediate names itself {name[:100]!a}; it may name {trust_domain.uri}, or nothing"
+                )
 
 
 def _is_signed_by(one: x509.Certificate, issuer: x509.Certificate) -> bool:

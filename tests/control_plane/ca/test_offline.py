@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -18,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from certs.bundle import ANCHORS_MAX
 from certs.csr import make_csr
@@ -27,7 +30,7 @@ from certs.verify import verify_chain
 from control_plane.ca.authority import CertificateAuthority
 from control_plane.ca.errors import CaExpired, CaRefused
 from control_plane.ca.handshake import check_handshake
-from control_plane.ca.offline import SignCommand
+from control_plane.ca.offline import SignCommand, read_chain
 from control_plane.ca.slots import CaPolicy, Readiness
 from control_plane.model import Authority as Held
 from control_plane.model import Level, Phase
@@ -196,6 +199,18 @@ def unknown_curve() -> str:
     return odd.public_bytes(Encoding.PEM).decode()
 
 
+def no_text(certificate_pem: str, name: bytes) -> str:
+    """The same certificate; instead of that name it has octets which are no UTF-8."""
+    der = x509.load_pem_x509_certificate(certificate_pem.encode()).public_bytes(Encoding.DER)
+    assert name in der
+    return armored(der.replace(name, b"\xff" * len(name)))
+
+
+def armored(der: bytes) -> str:
+    """By hand: the library would read it first."""
+    return f"-----BEGIN CERTIFICATE-----\n{b64encode(der).decode()}\n-----END CERTIFICATE-----\n"
+
+
 REFUSED: dict[str, tuple[str, Signing]] = {
     "no certificate": ("no certificate in PEM", lambda csr, root: "hello"),
     "nothing": ("no certificate in PEM", lambda csr, root: ""),
@@ -225,6 +240,14 @@ REFUSED: dict[str, tuple[str, Signing]] = {
         lambda csr, root: sign(root, csr) + pem(root) + private_pem(root),
     ),
     "f23 a key of a kind nobody knows": ("the key is not supported|cannot be read", lambda csr, root: unknown_curve()),
+    "f10 an intermediate whose name is no text": (
+        "the first certificate: not a certificate in DER",
+        lambda csr, root: no_text(sign(root, csr), b"intermediate") + pem(root),
+    ),
+    "f10 a root whose name is no text": (
+        "the second certificate: not a certificate in DER",
+        lambda csr, root: sign(root, csr) + no_text(pem(root), b"offline root"),
+    ),
     # What OpenSSL refuses, and `certs.verify` does not look at.
     "f08 an intermediate for clients": (PURPOSE, altered(add=[CLIENTS])),
     "f08 an intermediate for servers": ("Neither EKU nor anyEKU", altered(add=[SERVERS])),
@@ -248,8 +271,28 @@ def test_what_comes_back_is_checked_like_a_strangers(what: str, ca: CertificateA
     assert not ca.has_root
 
 
+SIGNED = (make_ca("intermediate", issuer=(SIGNER_ROOT := new_root()), constraints=ZERO).der, SIGNER_ROOT.der)
+
+
+@given(which=st.sampled_from([0, 1]), place=st.integers(0, 2_000), change=st.integers(1, 255))
+def test_f10_one_octet_that_is_another_is_refused_with_words(which: int, place: int, change: int) -> None:
+    """Wherever it is: nothing but CaRefused is raised, so nothing becomes an internal error."""
+    ders = [bytearray(der) for der in SIGNED]
+    ders[which][place % len(ders[which])] ^= change
+    with pytest.raises(CaRefused):
+        read_chain("".join(armored(bytes(der)) for der in ders), TD, ())
+
+
+def test_f03_a_long_name_is_told_shortened(ca: CertificateAuthority) -> None:
+    """A refusal is an alarm and a line of the log as well."""
+    request = one(ca, Level.INTERMEDIATE, Phase.REQUESTED)
+    with pytest.raises(CaRefused) as refused:
+        ca.install(named(f"{TD.uri}/{'a' * 9_000}")(ca.csr_pem(request.authority_id), new_root()), NOW, BY)
+    assert len(str(refused.value)) < 250
+
+
 def test_what_peers_take_is_taken(ca: CertificateAuthority) -> None:
-    """Both purposes, names of the mesh; and a sidecar's own contexts shake hands with what it signs (F08)."""
+    """Both purposes, names of the mesh (F08). With a sidecar's own contexts: `test_handshake`."""
     root, request = new_root(), one(ca, Level.INTERMEDIATE, Phase.REQUESTED)
     ca.install(
         altered(add=[BOTH, x509.SubjectAlternativeName([uri(TD.uri)])])(ca.csr_pem(request.authority_id), root), NOW, BY
