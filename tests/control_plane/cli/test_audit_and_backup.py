@@ -108,7 +108,8 @@ def test_a_directory_without_a_mesh_is_told(tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert result.stderr.count("\n") == 1
     assert "is not there" in typed("backup", tmp_path / "b", "--data-dir", tmp_path / "nothing").output
-    assert "cannot be read" in typed("restore", tmp_path / "b", "--data-dir", tmp_path / "new").output
+    unread = typed("restore", tmp_path / "b", "--data-dir", tmp_path / "new").output
+    assert "cannot be read or unpacked (No such file or directory); give a file that `hauberk backup` wrote" in unread
 
 
 def test_backup_and_restore_say_what_is_needed_and_what_became_of_it(data_dir: Path, tmp_path: Path) -> None:

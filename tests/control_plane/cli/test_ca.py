@@ -182,7 +182,23 @@ def test_install_sends_the_file(hauberk: Hauberk, fake: FakeControlPlane, tmp_pa
         assert f"{file}: " in result.stderr
         assert says in result.stderr
     missing = hauberk("ca", "install", str(tmp_path / "none"))
-    assert (missing.exit_code, "cannot be read" in missing.stderr) == (1, True)
+    assert missing.exit_code == 1
+    assert "cannot be read (No such file or directory); give a file with the certificates" in missing.stderr
+
+
+@pytest.mark.parametrize("kind", ["", "EC ", "RSA ", "ENCRYPTED "])
+def test_install_sends_no_private_key(kind: str, hauberk: Hauberk, fake: FakeControlPlane, tmp_path: Path) -> None:
+    """Not to anybody, and not to the terminal; wherever it stands (RFC 7468 sections 10 and 11, RFC 5915)."""
+    certificate = "-----BEGIN CERTIFICATE-----\n"
+    key = f"-----BEGIN {kind}PRIVATE KEY-----\nc2VjcmV0\n-----END {kind}PRIVATE KEY-----\n"
+    file = tmp_path / "signed.pem"
+    for content in (certificate + key, key + certificate, key):
+        file.write_text(content)
+        for result in (hauberk("ca", "install", str(file)), hauberk("ca", "install", "-", input=content)):
+            assert result.exit_code == 1
+            assert "holds a private key; keep that on the machine of the root" in result.stderr
+            assert "c2VjcmV0" not in result.output
+    assert fake.asked == []
 
 
 def test_a_rehearsal_without_failures_is_a_success(hauberk: Hauberk, fake: FakeControlPlane) -> None:
