@@ -99,7 +99,8 @@ def verify(*, files: tuple[Path, ...], key_file: Path | None, show_key: bool, ou
         raise CliError(str(error)) from None
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise CliError(f"{getattr(error, 'filename', None) or key_file}: cannot be read ({why})") from None
+        path = getattr(error, "filename", None) or key_file
+        raise CliError(f"{path}: cannot be read ({why}); give the audit files, oldest first, or --data-dir") from None
     _tell(report, output, way_out=str(data_dir) if not files else None)
     return 1 if report.problem else 0
 
