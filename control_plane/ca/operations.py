@@ -53,6 +53,7 @@ DOUBT = (
     "this machine's clock went ahead less than a day ago, so who would lose by it may count as gone; look whether the"
     " clock is right, and force it, or wait"
 )
+DOUBTED = "this machine's clock went ahead less than a day ago: until it is trusted again roots stay as they are"
 BREAKS_TOLD_MAX = 100
 """In one audit record."""
 _PAST = {
@@ -144,7 +145,8 @@ class Operations:
 
     def alarms(self, now: float, readiness: Readiness) -> tuple[str, ...]:
         found = alarms(self._book.view.authorities, now, self.policy, readiness, self._live(now))
-        return (*found, self._failure) if self._failure else found
+        doubt = DOUBTED if self.is_clock_doubted else ""
+        return tuple(filter(None, (*found, doubt, self._failure)))
 
     def _run_due(self, now: float, readiness: Readiness) -> None:
         for _ in range(STEPS_MAX):

@@ -96,6 +96,9 @@ def test_r24_after_a_jump_roots_stay_as_they_are_unless_forced(tmp_path: Path) -
             tick(desk, ahead + 60 + second)
         (found,) = [one for one in desk.state.authority.authorities if one.authority_id == new.authority_id]
         assert found.phase is Phase.PREPARED
+        assert any(
+            "until it is trusted again" in alarm for alarm in desk.state.authority.alarms(ahead + 90, Readiness())
+        )
         activate = partial(desk.state.authority.activate, new.authority_id, begun + 60, "ann")
         told = Readiness(missing={new.authority_id: ()})
         with pytest.raises(CaRefused, match="clock went ahead"):

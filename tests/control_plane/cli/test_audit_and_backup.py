@@ -96,7 +96,8 @@ def test_what_cannot_be_read_or_written_is_named(data_dir: Path, tmp_path: Path)
     """By the name that was typed, in words."""
     missing = tmp_path / "none"
     said = typed("audit", "verify", missing).stderr
-    assert said == f"hauberk: {missing}: cannot be read (No such file or directory)\n"
+    way_out = "give the audit files, oldest first, or --data-dir"
+    assert said == f"hauberk: {missing}: cannot be read (No such file or directory); {way_out}\n"
     said = typed("backup", missing / "b", "--data-dir", data_dir).stderr
     assert said.startswith(f"hauberk: {missing / 'b'}: cannot be written (No such file or directory)")
 
