@@ -26,6 +26,7 @@ from certs.der import load_certificate, load_public_key
 from certs.errors import InvalidBundle
 from certs.spiffe_id import TrustDomain
 from control_plane.ca.errors import CaRefused
+from control_plane.ca.slots import PUBLISHED
 from control_plane.model import Authority, Level
 
 PEM_CHARS_MAX = 64 * 1024
@@ -111,6 +112,26 @@ def _check_root(root: x509.Certificate, trust_domain: TrustDomain) -> None:
         raise CaRefused(f"the root: {failure}") from failure
     if not _is_signed_by(root, root):
         raise CaRefused("the root is not signed by itself; give the anchor, not a cross-signed certificate of it")
+
+
+def check_distinct(root: x509.Certificate, authorities: Sequence[Authority]) -> None:
+    """`root` has a key that nobody knows yet; is its identifier new too? OpenSSL finds an issuer by its name and that
+    (RFC 5280 section 4.2.1.1), takes the first, and tries no other if the signature does not fit. Raises CaRefused."""
+    identifier = _subject_key_identifier(root)
+    for one in authorities:
+        if one.level is not Level.ROOT or one.phase not in PUBLISHED:
+            continue
+        if _subject_key_identifier(x509.load_der_x509_certificate(one.certificate_der)) == identifier:
+            raise CaRefused(
+                f"the root has the subject key identifier of the root {one.authority_id}, and another key: peers would"
+                " take one for the other; make it with an identifier of its own (subjectKeyIdentifier = hash)"
+            )
+
+
+def _subject_key_identifier(certificate: x509.Certificate) -> bytes:
+    """Empty: it has none."""
+    values = (one.value for one in certificate.extensions)
+    return next((one.digest for one in values if isinstance(one, x509.SubjectKeyIdentifier)), b"")
 
 
 def names_key(certificate: x509.Certificate, authority: Authority) -> bool:

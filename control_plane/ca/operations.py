@@ -13,7 +13,7 @@ from certs.spiffe_id import TrustDomain
 from control_plane.ca.book import Book
 from control_plane.ca.errors import CaError, CaRefused
 from control_plane.ca.hierarchy import Issuer, make_request
-from control_plane.ca.offline import SignCommand, names_key, read_chain
+from control_plane.ca.offline import SignCommand, check_distinct, names_key, read_chain
 from control_plane.ca.records import Maker
 from control_plane.ca.refusals import (
     Refusal,
@@ -254,6 +254,7 @@ class Operations:
         known = next((one for one in authorities if one.authority_id == made.parent_id), None)
         written = [made]
         if known is None:
+            check_distinct(chain.root, authorities)
             current = active(authorities, Level.ROOT)
             root = self._maker.root_record(chain.root, b"", now, current)
             if current is None:

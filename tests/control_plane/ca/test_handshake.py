@@ -60,6 +60,7 @@ CHAINS: dict[str, tuple[Change, Change, str]] = {
     "f08 a root for clients": (Change(add=[CLIENTS]), AS_IT_SHOULD_BE, "unsuitable certificate purpose"),
     "f02 a root without SKI": (Change(drop=[SKI, AKI]), AS_IT_SHOULD_BE, "Missing Subject Key Identifier"),
     "f02 a root with another SKI": (Change(drop=[SKI], add=[OTHER_SUBJECT]), AS_IT_SHOULD_BE, "unable to get local"),
+    "f02 a root with another's AKI": (Change(drop=[AKI], add=[OTHER_ISSUER]), AS_IT_SHOULD_BE, "unable to get issuer"),
     "f02 an intermediate without AKI": (AS_IT_SHOULD_BE, Change(drop=[AKI]), "Missing Authority Key Identifier"),
     "f02 another's AKI": (AS_IT_SHOULD_BE, Change(drop=[AKI], add=[OTHER_ISSUER]), "unable to get local issuer"),
 }
@@ -89,6 +90,36 @@ async def test_the_probe_says_what_sidecars_say(what: str) -> None:
         refused = [end for end in (met.client, met.server) if isinstance(end, PeerRefused)]
         assert len(refused) == 1  # the server, if it is clients that are not to be trusted (F18)
         assert says in str(refused[0])
+
+
+@pytest.mark.parametrize("is_alike", [False, True])
+@trio_test
+async def test_f02_of_two_roots_with_one_identifier_peers_trust_the_first(is_alike: bool) -> None:
+    """Which is why an offline root with another's identifier is refused (`test_offline`); one with its name is not."""
+    now = time.time()
+    times: dict[str, Any] = {"not_before": now - 60, "not_after": now + 3600}
+    identifier = Change(drop=[SKI, AKI], add=[OTHER_SUBJECT])
+    of_identifier = Change(drop=[AKI], add=[AKI.from_issuer_subject_key_identifier(OTHER_SUBJECT)])
+    anchors: list[bytes] = []
+    svids: list[X509Svid] = []
+    for _ in range(2):
+        root = make_ca("offline root", **times)
+        signing = make_ca("intermediate", issuer=root, **times)
+        anchor, intermediate = root.certificate, signing.certificate
+        if is_alike:
+            anchor, intermediate = identifier.applied(anchor, root), of_identifier.applied(intermediate, root)
+        key = new_private_key()
+        leaf = make_leaf(signing, key=key.public_key(), not_before=now - 60, not_after=now + 600)
+        chain = (leaf, intermediate.public_bytes(Encoding.DER))
+        anchors.append(anchor.public_bytes(Encoding.DER))
+        check_handshake(chain, key, anchors[-1])  # alone it is as good as any
+        svids.append(X509Svid.of(chain, key, TD, now))
+    bundle = TrustBundle.of(TD, anchors)
+    for svid, is_taken in zip(svids, (True, not is_alike), strict=True):
+        with closing(await meet(server_context(svid, bundle), client_context(svid, bundle))) as met:
+            refused = [str(end) for end in (met.client, met.server) if isinstance(end, PeerRefused)]
+            assert len(refused) == (0 if is_taken else 1)
+            assert all(one.endswith("certificate signature failure") for one in refused)
 
 
 INSTALLED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

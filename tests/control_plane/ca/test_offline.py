@@ -255,6 +255,7 @@ REFUSED: dict[str, tuple[str, Signing]] = {
     "f02 an intermediate that does not say under whom": ("Missing Authority Key", altered(drop=[AKI])),
     "f02 an intermediate under another one": ("unable to get local", altered(drop=[AKI], add=[other_issuer()])),
     "f02 a root without an identifier": ("Missing Subject Key", altered_root(drop=[SKI, AKI])),
+    "f02 a root under another one": ("unable to get issuer", altered_root(drop=[AKI], add=[other_issuer()])),
     "f02 a root with another identifier": ("unable to get local", altered_root(drop=[SKI], add=[other_subject()])),
 }
 
@@ -316,6 +317,22 @@ def test_a_root_with_another_certificate_of_its_key_is_refused(ca: CertificateAu
         ca.install(sign(longer, ca.csr_pem(second.authority_id)) + pem(longer), NOW + 3, BY)
     assert ca.authorities == before
     ca.install(sign(root, ca.csr_pem(second.authority_id)) + pem(root), NOW + 4, BY)
+
+
+def test_f02_a_root_that_peers_would_take_for_another_is_refused(ca: CertificateAuthority) -> None:
+    """Another key, but the name and identifier of one that is trusted. With a sidecar's contexts: `test_handshake`."""
+    old, new = new_root(), new_root()
+    first = one(ca, Level.INTERMEDIATE, Phase.REQUESTED)
+    ca.install(sign(old, ca.csr_pem(first.authority_id)) + pem(old), NOW, BY)
+    ca.tick(NOW + 1, Readiness())
+    csr = ca.csr_pem(ca.prepare(Level.INTERMEDIATE, NOW + 2, BY).authority_id)
+    like_old = [old.certificate.extensions.get_extension_for_class(SKI).value]
+    taken_for_it = replace(new, certificate=again(new.certificate, new.key, drop=[SKI, AKI], add=like_old))
+    before = ca.authorities
+    with pytest.raises(CaRefused, match=r"has the subject key identifier of the root .* identifier of its own"):
+        ca.install(sign(taken_for_it, csr) + pem(taken_for_it), NOW + 3, BY)
+    assert ca.authorities == before
+    ca.install(sign(new, csr) + pem(new), NOW + 4, BY)  # of the same name, with an identifier of its own
 
 
 def test_one_root_more_than_a_bundle_holds_is_refused(ca: CertificateAuthority) -> None:
