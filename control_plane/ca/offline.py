@@ -85,16 +85,21 @@ def _check_readable(one: x509.Certificate, place: str) -> None:
 
 
 def _check_names(intermediate: x509.Certificate, trust_domain: TrustDomain) -> None:
-    """A signing certificate may name its trust domain, and nobody in it (SPIFFE X509-SVID section 3.2). Raises
-    CaRefused."""
+    """A signing certificate may name its trust domain, once, and nobody in it (SPIFFE X509-SVID sections 2 and 3.2).
+    Raises CaRefused."""
     for extension in intermediate.extensions:
         if not isinstance(extension.value, x509.SubjectAlternativeName):
             continue
-        for name in extension.value.get_values_for_type(x509.UniformResourceIdentifier):
+        names = extension.value.get_values_for_type(x509.UniformResourceIdentifier)
+        for name in names:
             if name != trust_domain.uri:
                 raise CaRefused(
                     f"the intermediate names itself {name[:100]!a}; it may name {trust_domain.uri}, or nothing"
                 )
+        if len(names) > 1:
+            raise CaRefused(
+                f"the intermediate names itself {len(names)} times; it may name {trust_domain.uri} once, or nothing"
+            )
 
 
 def _is_signed_by(one: x509.Certificate, issuer: x509.Certificate) -> bool:

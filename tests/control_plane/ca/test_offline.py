@@ -235,6 +235,10 @@ REFUSED: dict[str, tuple[str, Signing]] = {
     "the root alone": ("not signed by a root that is known", lambda csr, root: pem(root)),
     "f03 an intermediate of another trust domain": ("names itself", named("spiffe://other")),
     "f03 an intermediate that is somebody": ("names itself", named(f"{TD.uri}/ns/shop/sa/web")),
+    "f03 an intermediate that is named twice": (
+        "names itself 2 times; it may name spiffe://mesh.local once, or nothing",
+        altered(add=[x509.SubjectAlternativeName([uri(TD.uri), uri(TD.uri)])]),
+    ),
     "a private key beside it": (
         "there is a private key beside the certificates; keep that on the machine of the root",
         lambda csr, root: sign(root, csr) + pem(root) + private_pem(root),
