@@ -30,8 +30,8 @@ from control_plane.ca.slots import PUBLISHED
 from control_plane.model import Authority, Level
 
 PEM_CHARS_MAX = 64 * 1024
-PRIVATE_KEY = "PRIVATE KEY-----"
-"""RFC 7468 sections 10 and 11, and what OpenSSL wrote before it."""
+PRIVATE_KEY = "PRIVATE KEY"
+"""RFC 7468 sections 10 and 11, and what OpenSSL wrote before it; OpenPGP's and SSH2's end otherwise."""
 COMMAND_TIMEOUT_S = 30.0
 ENVIRONMENT = ("PATH", "HOME", "LANG")
 

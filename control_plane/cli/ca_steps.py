@@ -263,7 +263,7 @@ def _read(path: Path) -> str:
 
 def _certificates(path: Path, text: str) -> str:
     """The likeliest mistakes are told with the file's name. Raises CliError."""
-    if "PRIVATE KEY-----" in text:
+    if "PRIVATE KEY" in text:
         raise CliError(f"{path}: holds a private key; keep that on the machine of the root, and give the certificates")
     if "-----BEGIN CERTIFICATE-----" in text:
         return text

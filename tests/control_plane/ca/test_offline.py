@@ -243,6 +243,10 @@ REFUSED: dict[str, tuple[str, Signing]] = {
         "there is a private key beside the certificates; keep that on the machine of the root",
         lambda csr, root: sign(root, csr) + pem(root) + private_pem(root),
     ),
+    "a private key of another kind beside it": (
+        "there is a private key beside the certificates; keep that on the machine of the root",
+        lambda csr, root: sign(root, csr) + pem(root) + "---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\n",
+    ),
     "f23 a key of a kind nobody knows": ("the key is not supported|cannot be read", lambda csr, root: unknown_curve()),
     "f10 an intermediate whose name is no text": (
         "the first certificate: not a certificate in DER",

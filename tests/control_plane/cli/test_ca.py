@@ -186,11 +186,19 @@ def test_install_sends_the_file(hauberk: Hauberk, fake: FakeControlPlane, tmp_pa
     assert "cannot be read (No such file or directory); give a file with the certificates" in missing.stderr
 
 
-@pytest.mark.parametrize("kind", ["", "EC ", "RSA ", "ENCRYPTED "])
-def test_install_sends_no_private_key(kind: str, hauberk: Hauberk, fake: FakeControlPlane, tmp_path: Path) -> None:
-    """Not to anybody, and not to the terminal; wherever it stands (RFC 7468 sections 10 and 11, RFC 5915)."""
+PRIVATE_KEYS = (
+    # RFC 7468 sections 10 and 11, RFC 5915, and what OpenSSH, OpenPGP and SSH2 write.
+    *(f"-----BEGIN {kind}PRIVATE KEY-----" for kind in ("", "EC ", "RSA ", "ENCRYPTED ", "OPENSSH ")),
+    "-----BEGIN PGP PRIVATE KEY BLOCK-----",
+    "---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----",
+)
+
+
+@pytest.mark.parametrize("begins", PRIVATE_KEYS)
+def test_install_sends_no_private_key(begins: str, hauberk: Hauberk, fake: FakeControlPlane, tmp_path: Path) -> None:
+    """Not to anybody, and not to the terminal; of whatever kind, wherever it stands."""
     certificate = "-----BEGIN CERTIFICATE-----\n"
-    key = f"-----BEGIN {kind}PRIVATE KEY-----\nc2VjcmV0\n-----END {kind}PRIVATE KEY-----\n"
+    key = f"{begins}\nc2VjcmV0\n{begins.replace('BEGIN', 'END')}\n"
     file = tmp_path / "signed.pem"
     for content in (certificate + key, key + certificate, key):
         file.write_text(content)
