@@ -155,17 +155,20 @@ class SignCommand:
         self._monotonic = monotonic
         self._environ = environ
         self._process: subprocess.Popen[bytes] | None = None
+        self._unstarted = ""
         self._output = -1
         self._printed = b""
         self._deadline = 0.0
 
     @property
     def is_running(self) -> bool:
-        return self._process is not None
+        """Started, and not heard yet."""
+        return self._process is not None or self._unstarted != ""
 
     def start(self, csr_pem: str) -> None:
-        """Raises OSError: it cannot be started."""
-        assert self._process is None, "one at a time"
+        """What cannot be started is told by `answer`, as what fails at once is: the tick that starts it has more to do,
+        and would never come to that while the program is missing. Raises OSError: no descriptor is left."""
+        assert not self.is_running, "one at a time"
         environ = {name: self._environ[name] for name in ENVIRONMENT if name in self._environ}
         request = os.memfd_create("request")
         self._output, printing = os.pipe2(os.O_CLOEXEC)  # what it prints beyond a pipe's room waits for the next tick
@@ -176,9 +179,10 @@ class SignCommand:
             self._process = subprocess.Popen(
                 self._argv, stdin=request, stdout=printing, env=environ, close_fds=True, start_new_session=True
             )
-        except OSError:
+        except (OSError, ValueError) as failure:  # ValueError: an argument that the kernel cannot be given
             os.close(self._output)
-            raise
+            why = failure.strerror if isinstance(failure, OSError) else failure
+            self._unstarted = f"sign_command {self._argv[0]} cannot be started ({why}); check ca.sign_command"
         finally:
             os.close(request)
             os.close(printing)
@@ -186,7 +190,11 @@ class SignCommand:
         self._deadline = self._monotonic() + COMMAND_TIMEOUT_S
 
     def answer(self) -> str | None:
-        """What it printed; None: it has not ended. Raises CaRefused: it failed, took too long or printed too much."""
+        """What it printed; None: it has not ended. Raises CaRefused: it cannot be started, failed, took too long or
+        printed too much."""
+        if self._unstarted:
+            unstarted, self._unstarted = self._unstarted, ""
+            raise CaRefused(unstarted)
         process = self._process
         assert process is not None, "started before"
         code = process.poll()  # before we read: what it has printed by then is all there
@@ -211,6 +219,7 @@ class SignCommand:
 
     def close(self) -> None:
         """Idempotent."""
+        self._unstarted = ""
         if self._process is not None:
             _kill(self._process)
             self._process = None

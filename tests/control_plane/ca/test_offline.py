@@ -530,9 +530,38 @@ def has_ended(reader: int) -> bool:
 def test_a_command_that_is_not_there_is_an_alarm_and_no_crash(tmp_path: Path) -> None:
     """The tick goes on, and tries again later."""
     with ca_and_store(tmp_path / "cp", policy=OFFLINE, sign_command=["/nowhere/signer"]) as (ca, _):
-        assert not ca.tick(NOW, Readiness())
-        assert any("/nowhere/signer" in alarm for alarm in ca.alarms(NOW, Readiness()))
-        assert not ca.tick(NOW + 11, Readiness())
+        for now in (NOW, NOW + 11):
+            assert not ca.tick(now, Readiness())
+            assert not ca.tick(now + 1, Readiness())
+            (told,) = [alarm for alarm in ca.alarms(now + 1, Readiness()) if "sign_command" in alarm]
+            assert "/nowhere/signer cannot be started (No such file or directory); check ca.sign_command" in told
+
+
+def test_a_command_that_nothing_can_start_is_told_of(tmp_path: Path) -> None:
+    """Not there, not executable, no path at all; and another one may be started then. No descriptor is left behind."""
+    (tmp_path / "plain").touch(mode=0o600)
+    before = len(os.listdir("/proc/self/fd"))
+    programs = {"/nowhere/signer": "No such file", str(tmp_path / "plain"): "Permission denied", "a\0b": "null byte"}
+    for program, why in programs.items():
+        command = SignCommand([program], time.monotonic)
+        for _ in range(2):
+            command.start("request")
+            assert command.is_running
+            with pytest.raises(CaRefused, match=f"cannot be started .*{why}.*; check ca.sign_command"):
+                command.answer()
+            assert not command.is_running
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_command_that_is_not_there_keeps_nothing_else_from_its_turn(tmp_path: Path) -> None:
+    """For a week, while the root's signature is waited for, the CA's other steps are done: the JWT key is replaced."""
+    with ca_and_store(tmp_path / "cp", policy=OFFLINE, sign_command=["/nowhere/signer"]) as (ca, _):
+        first = one(ca, Level.JWT, Phase.ACTIVE)
+        for hour in range(8 * 24):
+            for second in (0, 1):
+                ca.tick(NOW + hour * 3_600.0 + second, Readiness())
+        assert one(ca, Level.JWT, Phase.ACTIVE) != first
+        assert not any("expired" in alarm for alarm in ca.alarms(NOW + 8 * 86_400.0, Readiness()))
 
 
 def test_openssl_signs_our_request(ca: CertificateAuthority, tmp_path: Path) -> None:
