@@ -286,8 +286,8 @@ def _doubts_clock(state: State, now: float) -> bool:
     """In the day after it went ahead further than a tick does. If it is wrong, what it calls expired is not: an anchor
     that is dropped, or a revocation that is forgotten, was needed (R24)."""
     before, state.ticked_at = state.ticked_at, now
-    if now < before:
-        state.doubted_until = now
+    if before - now > JUMPED_S:
+        state.doubted_until = now  # it was ahead, and is not any more; a small step back says nothing
     elif now - before > JUMPED_S:
         state.doubted_until = now + DOUBTED_S
         state.store.change_fact(DOUBTED_FACT, str(state.doubted_until))

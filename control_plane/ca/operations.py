@@ -49,11 +49,11 @@ OURSELVES = "control plane"
 RETRY_S = 10.0
 STEPS_MAX = 16
 """In one tick: a rotation of every level at once takes nine."""
-DOUBT = (
+DOUBT_REFUSAL = (
     "this machine's clock went ahead less than a day ago, so who would lose by it may count as gone; look whether the"
     " clock is right, and force it, or wait"
 )
-DOUBTED = "this machine's clock went ahead less than a day ago: until it is trusted again roots stay as they are"
+DOUBT_ALARM = "this machine's clock went ahead less than a day ago: until it is trusted again roots stay as they are"
 BREAKS_TOLD_MAX = 100
 """In one audit record."""
 _PAST = {
@@ -145,7 +145,7 @@ class Operations:
 
     def alarms(self, now: float, readiness: Readiness) -> tuple[str, ...]:
         found = alarms(self._book.view.authorities, now, self.policy, readiness, self._live(now))
-        doubt = DOUBTED if self.is_clock_doubted else ""
+        doubt = DOUBT_ALARM if self.is_clock_doubted else ""
         return tuple(filter(None, (*found, doubt, self._failure)))
 
     def _run_due(self, now: float, readiness: Readiness) -> None:
@@ -254,13 +254,13 @@ class Operations:
         known = next((one for one in authorities if one.authority_id == made.parent_id), None)
         written = [made]
         if known is None:
+            _raise(refuse_another_root(authorities))
             check_distinct(chain.root, authorities)
             current = active(authorities, Level.ROOT)
             root = self._maker.root_record(chain.root, b"", now, current)
             if current is None:
                 root = replace(root, phase=Phase.ACTIVE, activated_at=now)
             written.append(root)
-            _raise(refuse_another_root(authorities))
         elif known.certificate_der != issuer.anchor_der:
             raise CaRefused(
                 f"the root {known.authority_id} is known with another certificate of the same key; make a root with a"
@@ -337,7 +337,8 @@ class Operations:
     ) -> Refusal | None:
         """What it would be refused for without `force`. Raises CaRefused."""
         self._by_id(authority_id)
-        doubt = Refusal(reason=DOUBT, can_force=True) if self.is_clock_doubted and kind is not StepKind.TAINT else None
+        is_doubted = self.is_clock_doubted and kind is not StepKind.TAINT
+        doubt = Refusal(reason=DOUBT_REFUSAL, can_force=True) if is_doubted else None
         if not force:
             _raise(doubt)
         authorities, live = self._book.view.authorities, self._book.live(now)
